@@ -1,0 +1,123 @@
+"""Devices and the directed links between them. A person writes them in TOML: see `fleet_file`."""
+
+from __future__ import annotations
+
+from planner.documents import document
+from planner.errors import UnknownNameError
+
+
+@document()
+class Emulation:
+    """How this machine stands in for a device: a pinned process, slowed by a factor.
+
+    After each run of t seconds a worker waits (slowdown - 1) x t.
+    """
+
+    threads: int | None = None
+    cpus: tuple[int, ...] | None = None
+    slowdown: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be at least 1, found {self.threads}")
+        if self.cpus is not None and (not self.cpus or min(self.cpus) < 0):
+            raise ValueError(f"cpus must name at least one processor from 0 up, found {list(self.cpus)}")
+        if not self.slowdown >= 1:
+            raise ValueError(f"slowdown must be at least 1, found {self.slowdown}")
+
+
+@document()
+class Device:
+    """A machine.
+
+    ``battery``: its energy counts. ``active_power_w``: mean power while computing, used where a
+    profile has no metered energy. ``idle_power_w``: power while it waits.
+    """
+
+    name: str
+    battery: bool = False
+    active_power_w: float | None = None
+    idle_power_w: float = 0.0
+    emulate: Emulation | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or not all(c.isalnum() or c in "-_." for c in self.name):
+            raise ValueError(f"device name {self.name!r}: use letters, digits, '-', '_' and '.'")
+        if (self.active_power_w is not None and self.active_power_w < 0) or self.idle_power_w < 0:
+            raise ValueError(f"device {self.name}: a power is negative")
+
+
+@document()
+class Link:
+    """A directed path. A hop over it takes latency_s + bytes / bandwidth_bytes_per_s.
+
+    ``send_power_w`` is the source's radio power while bytes flow, ``receive_power_w`` the target's.
+    ``emulate``: the runtime paces this link to its bandwidth and latency.
+    """
+
+    source: str
+    target: str
+    bandwidth_bytes_per_s: float
+    latency_s: float = 0.0
+    send_power_w: float = 0.0
+    receive_power_w: float = 0.0
+    emulate: bool = False
+
+    def __post_init__(self) -> None:
+        name = f"link {self.source} -> {self.target}"
+        if self.source == self.target:
+            raise ValueError(f"{name} joins a device to itself")
+        if not self.bandwidth_bytes_per_s > 0:
+            raise ValueError(
+                f"{name}: bandwidth_bytes_per_s must be above 0, found {self.bandwidth_bytes_per_s}"
+            )
+        if self.latency_s < 0:
+            raise ValueError(f"{name}: latency_s is negative ({self.latency_s})")
+        if min(self.send_power_w, self.receive_power_w) < 0:
+            raise ValueError(f"{name}: a radio power is negative")
+
+    def transfer_s(self, wire_bytes: int) -> float:
+        """Seconds during which ``wire_bytes`` keep the link busy."""
+        return wire_bytes / self.bandwidth_bytes_per_s
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.source, self.target
+
+
+@document()
+class Fleet:
+    """All devices and links. Inputs start at ``source``; outputs end at ``sink``."""
+
+    source: str
+    sink: str
+    devices: tuple[Device, ...]
+    links: tuple[Link, ...]
+
+    def __post_init__(self) -> None:
+        names = [device.name for device in self.devices]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two devices share a name: {', '.join(names)}")
+        for role, name in (("source", self.source), ("sink", self.sink)):
+            if name not in names:
+                raise ValueError(f"{role} {name!r} is not a device; devices: {', '.join(names)}")
+        pairs = set()
+        for link in self.links:
+            for end in link.pair:
+                if end not in names:
+                    known = ", ".join(names)
+                    raise ValueError(
+                        f"link {link.source} -> {link.target}: {end!r} is not a device; devices: {known}"
+                    )
+            if link.pair in pairs:
+                raise ValueError(f"two links {link.source} -> {link.target}")
+            pairs.add(link.pair)
+
+    def device(self, name: str) -> Device:
+        for device in self.devices:
+            if device.name == name:
+                return device
+        raise UnknownNameError("device", name, (device.name for device in self.devices))
+
+    def link(self, source: str, target: str) -> Link | None:
+        return next((link for link in self.links if link.pair == (source, target)), None)

@@ -1,0 +1,185 @@
+"""A plan: which device runs which bundle, what crosses between them, the forecast and its proof."""
+
+from __future__ import annotations
+
+import itertools
+from enum import Enum
+from pathlib import Path
+from typing import Literal
+
+from planner.chain import Bundle, Chain
+from planner.documents import document, from_data, read_json, to_data, write_json
+from planner.fleet import Fleet
+
+SCHEMA = "edgecut.plan/1"
+
+
+class Outcome(str, Enum):
+    """What a solver can say of its answer."""
+
+    OPTIMAL = "optimal"
+    FEASIBLE = "feasible"  # a plan, but the bound does not meet it
+
+
+@document(order=True)
+class Variant:
+    """One way to run a bundle on a device; ``frequency_hz`` is None for the clock as found."""
+
+    backend: str
+    precision: str = "fp32"
+    frequency_hz: float | None = None
+    fused: bool = False
+
+    def __str__(self) -> str:
+        clock = f" {self.frequency_hz / 1e6:.0f} MHz" if self.frequency_hz else ""
+        return f"{self.backend} {self.precision}{clock}" + (" fused" if self.fused else "")
+
+
+@document()
+class Cost:
+    """``energy_j`` counts only the devices whose energy matters."""
+
+    latency_s: float
+    energy_j: float
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.latency_s + other.latency_s, self.energy_j + other.energy_j)
+
+
+@document()
+class Stage:
+    """A bundle on a device, with what it is forecast to cost."""
+
+    device: str
+    bundle: Bundle
+    variant: Variant
+    cost: Cost
+
+
+@document()
+class Hop:
+    """The tensors at ``boundary`` travel along ``route`` (device names, first to last)."""
+
+    boundary: int
+    route: tuple[str, ...]
+    codec: Literal["raw"]
+    wire_bytes: int
+    cost: Cost
+
+    def __post_init__(self) -> None:
+        if len(self.route) < 2:
+            raise ValueError(f"hop at boundary {self.boundary}: a route names at least two devices")
+
+
+@document()
+class Limits:
+    """Budgets that a plan must keep; None is no limit."""
+
+    max_latency_s: float | None = None
+    max_energy_j: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_latency_s", "max_energy_j"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, found {value}")
+
+
+@document()
+class Proof:
+    """How the plan was found and what is known of the optimum.
+
+    ``objective_value`` and ``bound`` are in seconds or joules, ``gap`` is relative. ``check`` says
+    what the independent dynamic programme found.
+    """
+
+    solver: str
+    outcome: Outcome
+    objective: Literal["latency", "energy"]
+    objective_value: float
+    bound: float
+    gap: float
+    arcs: int
+    build_s: float
+    solve_s: float
+    check: str
+
+
+@document()
+class Baseline:
+    """A plan somebody would have tried by hand, with its cost."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    hops: tuple[Hop, ...]
+    cost: Cost
+
+
+@document()
+class Plan:
+    """Stages in running order and the hops that join them; self-contained: it can be deployed alone."""
+
+    chain: Chain
+    fleet: Fleet
+    batch: int
+    limits: Limits
+    stages: tuple[Stage, ...]
+    hops: tuple[Hop, ...]
+    cost: Cost
+    proof: Proof
+    baselines: tuple[Baseline, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, found {self.batch}")
+        check_path(self.chain, self.fleet, self.stages, self.hops)
+        for baseline in self.baselines:
+            check_path(self.chain, self.fleet, baseline.stages, baseline.hops)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices in use, source and sink included, in the order of first use."""
+        names = [self.fleet.source]
+        for hop in self.hops:
+            names += hop.route
+        return tuple(dict.fromkeys([*names, *(stage.device for stage in self.stages), self.fleet.sink]))
+
+    def save(self, file: Path) -> None:
+        write_json(file, {"schema": SCHEMA, **to_data(self)})
+
+    @staticmethod
+    def load(file: Path) -> Plan:
+        """Read a plan; ``DocumentError`` says where it is wrong."""
+        data = read_json(file, SCHEMA)
+        return from_data(Plan, {key: value for key, value in data.items() if key != "schema"}, file)
+
+
+def check_path(chain: Chain, fleet: Fleet, stages: tuple[Stage, ...], hops: tuple[Hop, ...]) -> None:
+    """Refuse (``ValueError``) stages and hops that do not lead once through the whole chain."""
+    at: str = fleet.source
+    boundary = 0
+    waiting = {hop.boundary: hop for hop in hops}
+    if len(waiting) != len(hops):
+        raise ValueError("two hops at one boundary")
+    for stage in stages:
+        if stage.bundle.start > boundary:
+            raise ValueError(f"gap: layers {boundary}..{stage.bundle.start - 1} are in no stage")
+        if stage.bundle.start < boundary:
+            raise ValueError(f"overlap: layer {stage.bundle.start} is in two stages")
+        at = _travel(fleet, waiting.pop(boundary, None), boundary, at, stage.device)
+        boundary = stage.bundle.stop
+    if boundary != len(chain):
+        raise ValueError(f"the stages end at layer {boundary} of {len(chain)}")
+    _travel(fleet, waiting.pop(boundary, None), boundary, at, fleet.sink)
+    if waiting:
+        raise ValueError(f"hop at boundary {min(waiting)}, where no stage ends")
+
+
+def _travel(fleet: Fleet, hop: Hop | None, boundary: int, at: str, target: str) -> str:
+    route = hop.route if hop else (at,)
+    if (route[0], route[-1]) != (at, target) or (hop and at == target):
+        raise ValueError(f"boundary {boundary}: the tensors are on {at} and wanted on {target}, hop: {route}")
+    for link in itertools.pairwise(route):
+        if fleet.link(*link) is None:
+            raise ValueError(f"boundary {boundary}: the fleet has no link {link[0]} -> {link[1]}")
+    return target

@@ -1,0 +1,247 @@
+"""Profile tables: what was measured, one row per device x bundle x variant x batch.
+
+``NAME.csv`` holds the rows, ``NAME.json`` the sidecar (device, chain, environment),
+``NAME.samples.jsonl`` every raw sample. All units are SI and stand in the column names.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from planner.chain import Bundle, Chain
+from planner.documents import document, from_data, read_json, read_text, to_data, unit_remedy, write_json
+from planner.errors import DocumentError, MismatchError
+from planner.plan import Variant
+
+SCHEMA = "edgecut.profile/1"
+KEY = ("device", "start", "stop", "backend", "precision", "frequency_hz", "fused", "batch")
+
+
+@document()
+class ProfileRow:
+    """One measured bundle.
+
+    ``latency_s``: mean trimmed by rank, 10 % at each end. ``cpu_time_s``: processor time per run.
+    ``load_s``: preparing the bundle, outside the timing. ``energy_j``: None where nothing metered it.
+    """
+
+    device: str
+    bundle: Bundle
+    variant: Variant
+    batch: int
+    latency_s: float
+    latency_median_s: float
+    latency_p95_s: float
+    latency_std_s: float
+    cpu_time_s: float
+    runs: int
+    load_s: float
+    energy_j: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("latency_s", "latency_median_s", "latency_p95_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, found {getattr(self, name)}")
+        for name in ("latency_std_s", "cpu_time_s", "load_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, found {getattr(self, name)}")
+        if min(self.batch, self.runs) < 1:
+            raise ValueError("batch and runs must be at least 1")
+        if self.energy_j is not None and not 0 <= self.energy_j < math.inf:
+            raise ValueError(f"energy_j must be at least 0 and finite, found {self.energy_j}")
+
+    @property
+    def key(self) -> tuple[str, Bundle, Variant, int]:
+        return self.device, self.bundle, self.variant, self.batch
+
+
+COLUMNS = (
+    *KEY,
+    *(
+        name
+        for name in ProfileRow.__dataclass_fields__
+        if name not in {"device", "bundle", "variant", "batch"}
+    ),
+)
+_INTEGERS = {"start", "stop", "batch", "runs"}
+_OPTIONAL = {"frequency_hz", "energy_j"}
+_TEXT = {"device", "backend", "precision"}
+
+
+def format_row(row: ProfileRow) -> str:
+    """The row as one line of CSV; numbers are written so that they read back exactly."""
+    cells = {
+        **{name: getattr(row, name) for name in COLUMNS if hasattr(row, name)},
+        "start": row.bundle.start,
+        "stop": row.bundle.stop,
+        **to_data(row.variant),
+    }
+    text = [
+        "" if cells[name] is None else str(int(cells[name]) if name == "fused" else cells[name])
+        for name in COLUMNS
+    ]
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(text)
+    return buffer.getvalue()
+
+
+def header() -> str:
+    return ",".join(COLUMNS) + "\n"
+
+
+def parse_rows(text: str, file: object, *, repair: bool = False) -> list[ProfileRow]:
+    """The rows in a table's text.
+
+    With ``repair`` a half-written last line (a profile was killed) is left out; otherwise it is
+    refused like every other fault, by line.
+    """
+    lines = text.split("\n")
+    cut_off = lines.pop()
+    if not lines:
+        lines, cut_off = [cut_off], ""
+    _check_header(next(csv.reader([lines[0]]), []), file)
+    if cut_off and not repair:
+        problem = "the last row is half-written: the profile was cut off"
+        raise DocumentError(
+            file, f"line {len(lines) + 1}", problem, "run the same profile command again; it resumes"
+        )
+    rows = []
+    seen: dict[object, int] = {}
+    for number, cells in enumerate(csv.reader(lines[1:]), start=2):
+        row = _parse_row(cells, file, f"line {number}")
+        if row.key in seen:
+            raise DocumentError(
+                file, f"line {number}", f"measures the same bundle as line {seen[row.key]}", "remove one"
+            )
+        seen[row.key] = number
+        rows.append(row)
+    return rows
+
+
+def _check_header(found: Sequence[str], file: object) -> None:
+    for name in found:
+        if name not in COLUMNS:
+            raise DocumentError(file, "line 1", f"unknown column {name!r}", unit_remedy(name) or "remove it")
+    missing = [name for name in COLUMNS if name not in found]
+    if missing or tuple(found) != COLUMNS:
+        problem = f"missing columns: {', '.join(missing)}" if missing else "the columns are in another order"
+        raise DocumentError(file, "line 1", problem, f"the header is {','.join(COLUMNS)}")
+
+
+def _parse_row(cells: list[str], file: object, place: str) -> ProfileRow:
+    if len(cells) != len(COLUMNS):
+        raise DocumentError(
+            file, place, f"expected {len(COLUMNS)} cells, found {len(cells)}", "was the row cut off?"
+        )
+    data: dict[str, object] = {}
+    for name, cell in zip(COLUMNS, cells, strict=True):
+        try:
+            if name in _TEXT:
+                data[name] = cell
+            elif cell == "" and name in _OPTIONAL:
+                data[name] = None
+            elif name == "fused":
+                data[name] = {"0": False, "1": True}[cell]
+            else:
+                data[name] = int(cell) if name in _INTEGERS else float(cell)
+        except (ValueError, KeyError):
+            raise DocumentError(file, f"{place}, column {name}", f"not a number: {cell!r}") from None
+    data["bundle"] = {name: data.pop(name) for name in ("start", "stop")}
+    data["variant"] = {name: data.pop(name) for name in ("backend", "precision", "frequency_hz", "fused")}
+    return from_data(ProfileRow, data, f"{file}: {place}")
+
+
+@document()
+class Environment:
+    """Where and how a table was measured."""
+
+    host: str
+    machine: str
+    python: str
+    libraries: dict[str, str]
+    threads: int
+    cpus: tuple[int, ...]
+    slowdown: float = 1.0
+
+
+@document()
+class Sidecar:
+    """What belongs to a whole table rather than to a row; its chain's digest names the model."""
+
+    device: str
+    chain: Chain
+    environment: Environment
+    started: str
+    samples: str
+
+    def save(self, file: Path) -> None:
+        write_json(file, {"schema": SCHEMA, **to_data(self)})
+
+    @staticmethod
+    def load(file: Path) -> Sidecar:
+        data = read_json(file, SCHEMA)
+        return from_data(Sidecar, {key: value for key, value in data.items() if key != "schema"}, file)
+
+
+@dataclass(frozen=True)
+class ProfileTable:
+    """Rows of one chain, from one or several devices."""
+
+    chain: Chain
+    rows: tuple[ProfileRow, ...]
+
+    def frame(self) -> pd.DataFrame:
+        """The table as pandas sees it: the columns of the CSV."""
+        text = header() + "".join(format_row(row) for row in self.rows)
+        return pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(_TEXT, str))
+
+    def missing(self, device: str, variant: Variant, batch: int) -> list[Bundle]:
+        """The bundles this device and variant has no row for."""
+        have = {
+            row.bundle
+            for row in self.rows
+            if (row.device, row.variant, row.batch) == (device, variant, batch)
+        }
+        return [bundle for bundle in self.chain.bundles() if bundle not in have]
+
+    @staticmethod
+    def load(files: Iterable[Path]) -> ProfileTable:
+        """Read and join the tables of several devices; they must be of one chain."""
+        tables = []
+        for file in files:
+            sidecar = Sidecar.load(file.with_suffix(".json"))
+            rows = parse_rows(read_text(file), file)
+            for number, row in enumerate(rows, start=2):
+                if row.device != sidecar.device:
+                    problem = f"device {row.device!r} in a table of {sidecar.device!r}"
+                    raise DocumentError(file, f"line {number}", problem, "keep one table per device")
+                if row.bundle.stop > len(sidecar.chain):
+                    problem = f"bundle {row.bundle} of a chain of {len(sidecar.chain)} layers"
+                    raise DocumentError(file, f"line {number}", problem)
+            tables.append((file, sidecar, rows))
+        if not tables:
+            raise MismatchError(
+                "no profile table was given", "pass the CSV files that `edgecut profile` wrote"
+            )
+        first_file, first, _ = tables[0]
+        devices: dict[str, Path] = {}
+        for file, sidecar, _ in tables:
+            if sidecar.chain.digest != first.chain.digest:
+                raise MismatchError(
+                    f"{file} was measured on {sidecar.chain.source.label} {sidecar.chain.digest[:12]}, "
+                    f"{first_file} on {first.chain.source.label} {first.chain.digest[:12]}",
+                    "profile one model, with the same weights and granularity, on every device",
+                )
+            if sidecar.device in devices:
+                raise MismatchError(
+                    f"{file} and {devices[sidecar.device]} both measure device {sidecar.device!r}", "pass one"
+                )
+            devices[sidecar.device] = file
+        return ProfileTable(first.chain, tuple(row for _, _, rows in tables for row in rows))
