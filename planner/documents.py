@@ -7,7 +7,6 @@ dataclass's own ``__post_init__`` refuses, and says in which file, at which plac
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import re
@@ -71,11 +70,15 @@ def unit_remedy(key: str) -> str:
     return ""
 
 
-@functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+_adapters: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(kind)
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
 
 
 def _place(error: ErrorDetails) -> str:

@@ -1,0 +1,180 @@
+"""A run: one deployment of a plan, what was measured next to what was forecast.
+
+A run is a folder: ``run.json`` (the plan and how it was deployed) and ``run.csv``, one row per request
+and part of the plan (each stage, each hop, and the total).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from planner.documents import document, from_data, read_json, read_text, to_data, unit_remedy, write_json
+from planner.errors import DocumentError
+from planner.plan import Plan
+
+SCHEMA = "edgecut.run/1"
+Kind = Literal["stage", "hop", "total"]
+
+
+@document()
+class RunRow:
+    """One part of one request.
+
+    ``measured_s`` is without the time spent waiting for a busy device or link, which is ``queue_s``.
+    The total's ``measured_s`` is from input on the source to output on the sink, waiting included.
+    ``output_error``: largest difference from the whole model's output, relative to its largest value;
+    given in total rows.
+    """
+
+    request: int
+    kind: Kind
+    index: int
+    forecast_s: float
+    measured_s: float
+    queue_s: float
+    output_error: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.request < 0 or self.index < 0:
+            raise ValueError("request and index are at least 0")
+        for name in ("forecast_s", "measured_s", "queue_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, found {getattr(self, name)}")
+
+
+COLUMNS = ("request", "kind", "index", "forecast_s", "measured_s", "error_s", "queue_s", "output_error")
+
+
+def format_run_row(row: RunRow) -> str:
+    """The row as one line of CSV; ``error_s`` is measured less forecast."""
+    output_error = "" if row.output_error is None else row.output_error
+    error_s = row.measured_s - row.forecast_s
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(
+        [row.request, row.kind, row.index, row.forecast_s, row.measured_s, error_s, row.queue_s, output_error]
+    )
+    return buffer.getvalue()
+
+
+def run_header() -> str:
+    return ",".join(COLUMNS) + "\n"
+
+
+@document()
+class RunInfo:
+    """How a plan was deployed. ``tolerance`` bounds ``output_error`` of a verified run."""
+
+    plan: Plan
+    started: str
+    transport: str
+    concurrency: int
+    tolerance: float
+    wall_s: float
+    requests: int
+
+    def save(self, file: Path) -> None:
+        write_json(file, {"schema": SCHEMA, **to_data(self)})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A part of the plan over all requests: forecast, and the measured median with its spread."""
+
+    kind: Kind
+    index: int
+    label: str
+    forecast_s: float
+    measured_s: float
+    low_s: float
+    high_s: float
+    queue_s: float
+
+    @property
+    def error(self) -> float:
+        """Measured over forecast, less one; 0 where nothing was forecast."""
+        return self.measured_s / self.forecast_s - 1 if self.forecast_s else 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    info: RunInfo
+    rows: tuple[RunRow, ...]
+
+    def comparisons(self) -> list[Comparison]:
+        """Stages and hops in running order, the total last. Spread: 5th to 95th percentile."""
+        plan = self.info.plan
+        parts: list[tuple[int, Kind, int, str]] = []
+        for index, stage in enumerate(plan.stages):
+            parts.append((2 * stage.bundle.start + 1, "stage", index, f"{stage.device} {stage.bundle}"))
+        for index, hop in enumerate(plan.hops):
+            parts.append((2 * hop.boundary, "hop", index, " → ".join(hop.route)))
+        parts.sort()
+        found = [self._compare(kind, index, label) for _, kind, index, label in parts]
+        return [*found, self._compare("total", 0, "total")]
+
+    def _compare(self, kind: Kind, index: int, label: str) -> Comparison:
+        rows = [row for row in self.rows if (row.kind, row.index) == (kind, index)]
+        if not rows:
+            raise DocumentError(
+                "run.csv", "", f"no row for {kind} {index} ({label})", "deploy the plan again"
+            )
+        measured = np.array([row.measured_s for row in rows])
+        low, middle, high = np.percentile(measured, [5, 50, 95])
+        queue = float(np.median([row.queue_s for row in rows]))
+        return Comparison(
+            kind, index, label, rows[0].forecast_s, float(middle), float(low), float(high), queue
+        )
+
+    @property
+    def largest_output_error(self) -> float:
+        return max((row.output_error for row in self.rows if row.output_error is not None), default=0.0)
+
+    @staticmethod
+    def load(folder: Path) -> Run:
+        """Read a run; ``DocumentError`` says where it is wrong. A half-written last row is left out."""
+        data = read_json(folder / "run.json", SCHEMA)
+        info = from_data(RunInfo, {k: v for k, v in data.items() if k != "schema"}, folder / "run.json")
+        file = folder / "run.csv"
+        text = read_text(file)
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        _check_columns(next(csv.reader(lines[:1]), []), file)
+        rows = [_parse(cells, file, number) for number, cells in enumerate(csv.reader(lines[1:]), start=2)]
+        return Run(info, tuple(rows))
+
+
+def _check_columns(found: Sequence[str], file: Path) -> None:
+    if tuple(found) == COLUMNS:
+        return
+    strange: Iterable[str] = [name for name in found if name not in COLUMNS]
+    remedy = next(filter(None, map(unit_remedy, strange)), f"the header is {','.join(COLUMNS)}")
+    raise DocumentError(
+        file, "line 1", f"expected the columns of a run, found {','.join(found)!r:.120}", remedy
+    )
+
+
+def _parse(cells: list[str], file: Path, number: int) -> RunRow:
+    place = f"line {number}"
+    if len(cells) != len(COLUMNS):
+        raise DocumentError(file, place, f"expected {len(COLUMNS)} cells, found {len(cells)}")
+    given = dict(zip(COLUMNS, cells, strict=True))
+    try:
+        data = {
+            "request": int(given["request"]),
+            "kind": given["kind"],
+            "index": int(given["index"]),
+            "forecast_s": float(given["forecast_s"]),
+            "measured_s": float(given["measured_s"]),
+            "queue_s": float(given["queue_s"]),
+            "output_error": float(given["output_error"]) if given["output_error"] else None,
+        }
+    except ValueError as error:
+        raise DocumentError(file, place, f"not a number: {error}") from None
+    return from_data(RunRow, data, f"{file}: {place}")

@@ -1,0 +1,108 @@
+"""Capturing a network as a functional graph in which all that is constant is computed once.
+
+``torch.export`` records the network; functionalising it takes out operations that write in place,
+which would overwrite a stored feature map. What does not depend on the input is folded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from planner.errors import ModelError
+from profiler.model import LoadedModel
+
+# Operations that take only shape and dtype from their input.
+_CREATING = {
+    "new_zeros", "new_ones", "new_full", "new_empty",
+    "zeros_like", "ones_like", "full_like", "empty_like",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A functional graph; ``constants`` names each node whose value does not depend on the input.
+
+    ``weights``: the values of those names. ``origins``: the parameters each of them was made from.
+    """
+
+    graph: fx.Graph
+    constants: dict[fx.Node, str]
+    weights: dict[str, torch.Tensor]
+    origins: dict[str, frozenset[str]]
+    parameters: dict[str, int]
+
+    def parameter_count(self, names: set[str]) -> int:
+        """Trained numbers behind these constants, each parameter counted once."""
+        used = {origin for name in names for origin in self.origins[name]}
+        return sum(self.parameters.get(origin, 0) for origin in used)
+
+
+def operation(node: fx.Node) -> str:
+    """The operation's plain name: ``conv2d`` of ``aten.conv2d.default``."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.name.split("::")[-1]
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def capture(model: LoadedModel, inputs: tuple[torch.Tensor, ...]) -> Captured:
+    """Capture ``model`` for inputs of these shapes.
+
+    Raises ``ModelError`` where torch.export cannot, or where the network changes its own state.
+    """
+    name = model.source.name
+    try:
+        program = torch.export.export(model.module, inputs, strict=False).run_decompositions({})
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        remedy = "torch.export must be able to capture it: no branching on tensor values"
+        raise ModelError(f"{name} cannot be captured: {reason:.300}", remedy) from error
+    signature = program.graph_signature
+    changed = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    if changed:
+        problem = f"{name} changes its state while it runs: {', '.join(changed)}"
+        raise ModelError(problem, "only a network that leaves its buffers and inputs alone can be cut")
+    targets = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    stored = {**program.state_dict, **program.constants}
+    graph = program.graph
+    graph.eliminate_dead_code()
+    given = {node: targets[node.name] for node in graph.nodes if node.name in targets}
+    weights = {target: stored[target].detach() for target in given.values()}
+    parameters = {target: weights[target].numel() for target in signature.inputs_to_parameters.values()}
+    return _fold(graph, given, weights, parameters)
+
+
+def _fold(
+    graph: fx.Graph, given: dict[fx.Node, str], weights: dict[str, torch.Tensor], parameters: dict[str, int]
+) -> Captured:
+    """Compute what does not depend on the input, once."""
+    constants = dict(given)
+    origins = {name: frozenset({name}) for name in weights}
+    values: dict[fx.Node, Any] = {node: weights[name] for node, name in given.items()}
+    for node in graph.nodes:
+        needs = node.all_input_nodes
+        creating = operation(node) in _CREATING if node.op == "call_function" else False
+        if node.op != "call_function" or not (creating or all(needed in values for needed in needs)):
+            continue
+        shaped = {needed: values.get(needed, _blank(needed)) for needed in needs}
+        with torch.no_grad():
+            args, kwargs = fx.map_arg((node.args, node.kwargs), shaped.__getitem__)
+            values[node] = node.target(*args, **kwargs)
+        name = constants[node] = f"folded.{node.name}"
+        origins[name] = frozenset().union(*(origins[constants[n]] for n in needs if n in constants))
+        if isinstance(values[node], torch.Tensor):
+            weights[name] = values[node].contiguous()
+    return Captured(graph, constants, weights, origins, parameters)
+
+
+def _blank(node: fx.Node) -> Any:
+    """A tensor of the node's shape and dtype, for operations that look at nothing else."""
+    value = node.meta.get("val")
+    return torch.empty(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else None

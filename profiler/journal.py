@@ -1,0 +1,135 @@
+"""A profile table on disk while it grows: a killed profile loses at most the bundle in hand.
+
+Each measured bundle is first one line of ``NAME.samples.jsonl`` (its raw samples), then one row of
+``NAME.csv``; both are on disk before the next bundle starts. Opening a table again drops a half-written
+last line and continues.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+
+from planner.documents import to_data
+from planner.errors import DocumentError, MismatchError, StorageError
+from planner.table import ProfileRow, Sidecar, format_row, header, parse_rows
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: two profiles on one table are then not noticed
+    fcntl = None  # type: ignore[assignment]
+
+
+class Journal:
+    """One device's table, open for appending. Use as a context manager."""
+
+    def __init__(self, file: Path, sidecar: Sidecar) -> None:
+        """Open or create ``file``.
+
+        Raises ``MismatchError`` if it holds another model's or placement's rows or another process is
+        writing it, ``StorageError`` if it cannot be written.
+        """
+        self.file = file
+        self._samples = file.with_suffix(".samples.jsonl")
+        if self._samples.name != sidecar.samples:
+            raise MismatchError(f"the sidecar names {sidecar.samples}, expected {self._samples.name}")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = file.open("a+b")
+        except OSError as error:
+            problem = f"cannot write {file}: {error.strerror or error}"
+            raise StorageError(problem, "choose another --output") from error
+        try:
+            self._lock()
+            self.rows = self._resume(sidecar)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def _lock(self) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            problem = f"another profile is writing {self.file}"
+            raise MismatchError(problem, "wait for it, or pass another --output") from None
+
+    def _resume(self, sidecar: Sidecar) -> list[ProfileRow]:
+        self._stream.seek(0)
+        text = self._stream.read().decode(errors="replace")
+        whole = text[: text.rfind("\n") + 1]
+        document = self.file.with_suffix(".json")
+        rows: list[ProfileRow] = []
+        if whole.startswith(header()):
+            self._check_same(Sidecar.load(document), sidecar)
+            rows = parse_rows(whole, self.file)
+        elif whole:
+            raise DocumentError(self.file, "line 1", "is not a profile table", "pass another --output")
+        else:
+            sidecar.save(document)
+        try:
+            self._stream.truncate(len(whole.encode()))
+            self._cut_samples(len(rows))
+        except OSError as error:
+            raise StorageError(f"cannot repair {self.file}: {error}") from error
+        if not whole:
+            self._append(self.file, header())
+        return rows
+
+    def _check_same(self, found: Sidecar, wanted: Sidecar) -> None:
+        """Rows measured under other conditions must not be mixed into one table."""
+        if found.chain.digest != wanted.chain.digest:
+            have, want = (f"{each.chain.source.label} {each.chain.digest[:12]}" for each in (found, wanted))
+            remedy = "pass another --output, or the same --weights and --granularity"
+            raise MismatchError(f"{self.file} holds rows of {have}, not of {want}", remedy)
+        if found.device != wanted.device:
+            problem = f"{self.file} holds rows of device {found.device!r}, not {wanted.device!r}"
+            raise MismatchError(problem, "pass another --output")
+        before, now = to_data(found.environment), to_data(wanted.environment)
+        changed = [f"{key}: {before[key]} then, {now[key]} now" for key in now if before[key] != now[key]]
+        if changed:
+            problem = f"{self.file} was begun under other conditions: {'; '.join(changed)}"
+            raise MismatchError(problem, "pass another --output, or remove the table to begin anew")
+
+    def _cut_samples(self, rows: int) -> None:
+        """Keep the raw samples of finished rows only, whole lines in the same order."""
+        if not self._samples.exists():
+            return
+        kept = self._samples.read_bytes().splitlines(keepends=True)[:rows]
+        size = sum(len(line) for line in kept)
+        os.truncate(self._samples, size)
+
+    def append(self, row: ProfileRow, samples_s: tuple[float, ...]) -> None:
+        """Write one measured bundle. Raises ``StorageError``; rows already written stay whole."""
+        key = {"bundle": to_data(row.bundle), "variant": to_data(row.variant), "batch": row.batch}
+        self._append(self._samples, json.dumps({**key, "latency_s": samples_s}) + "\n")
+        self._append(self.file, format_row(row))
+        self.rows.append(row)
+
+    def _append(self, file: Path, text: str) -> None:
+        """Add whole lines and see them on disk, or leave the file as it was."""
+        before = file.stat().st_size if file.exists() else 0
+        try:
+            with file.open("ab") as stream:
+                stream.write(text.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            if file.exists():
+                os.truncate(file, before)
+            problem = f"cannot write {file}: {error.strerror or error}; {len(self.rows)} rows are safe"
+            raise StorageError(problem, "free space and run the same command again; it resumes") from error
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

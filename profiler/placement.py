@@ -1,0 +1,112 @@
+"""Where a measurement runs: threads, processors, and what to write down about the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from planner.errors import InputError
+from planner.fleet import Emulation
+from planner.table import Environment
+from profiler.allocator import tune_allocator
+
+_LIBRARIES = ("edgecut", "torch", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Threads per run, the processors they may use, and the factor by which runs are slowed."""
+
+    threads: int
+    cpus: tuple[int, ...]
+    slowdown: float = 1.0
+
+
+def placement(
+    emulation: Emulation | None = None, threads: int | None = None, cpus: tuple[int, ...] | None = None
+) -> Placement:
+    """The placement asked for: explicit values first, then the device's emulation, then all there is.
+
+    Raises ``InputError`` for processors this machine lacks.
+    """
+    here = available_cpus()
+    wanted = cpus or (emulation.cpus if emulation else None) or here
+    absent = sorted(set(wanted) - set(here))
+    if absent:
+        known = ",".join(map(str, here))
+        raise InputError(f"this machine has no processor {absent}", f"choose among {known}")
+    threads = threads or (emulation.threads if emulation else None) or len(wanted)
+    return Placement(threads, tuple(sorted(set(wanted))), emulation.slowdown if emulation else 1.0)
+
+
+def available_cpus() -> tuple[int, ...]:
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+@contextmanager
+def placed(place: Placement) -> Iterator[None]:
+    """Run on these processors with so many threads; what was there before is restored on the way out."""
+    tune_allocator()
+    before, threads = available_cpus(), torch.get_num_threads()
+    try:
+        _pin(place.cpus)
+        torch.set_num_threads(place.threads)
+        yield
+    finally:
+        _pin(before)
+        torch.set_num_threads(threads)
+
+
+def _pin(cpus: tuple[int, ...]) -> None:
+    """Pin every thread of this process: libraries may have started theirs already."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    tasks = Path("/proc/self/task")
+    for task in [int(entry.name) for entry in tasks.iterdir()] if tasks.exists() else [0]:
+        try:
+            os.sched_setaffinity(task, cpus)
+        except ProcessLookupError:  # the thread ended meanwhile
+            continue
+
+
+def environment(place: Placement) -> Environment:
+    """What a reader must know of the machine to trust a table."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return Environment(
+        host=platform.node(),
+        machine=f"{platform.machine()} {_processor()}",
+        python=platform.python_version(),
+        libraries=versions,
+        threads=place.threads,
+        cpus=place.cpus,
+        slowdown=place.slowdown,
+    )
+
+
+def _processor() -> str:
+    """The processor's name as Linux gives it (device-tree model on boards)."""
+    for file in (Path("/proc/device-tree/model"), Path("/proc/cpuinfo")):
+        try:
+            text = file.read_text(errors="replace")
+        except OSError:
+            continue
+        if file.name == "model":
+            return text.strip("\0\n ")
+        for line in text.splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown processor"

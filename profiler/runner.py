@@ -1,0 +1,127 @@
+"""Running one bundle: host arrays in, host arrays out, checked at both ends."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.chain import Bundle, TensorSpec
+from planner.errors import BundleError
+from profiler.cut import CutModel
+
+Array = npt.NDArray[np.generic]
+
+
+class Runner(ABC):
+    """A bundle loaded on this device. Use as a context manager: leaving it frees the bundle.
+
+    ``inputs`` and ``outputs`` are the specs at its first and last boundary, batch included.
+    """
+
+    def __init__(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+
+    def __call__(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Run once and return when the outputs are in host memory.
+
+        Raises ``BundleError`` where shapes or dtypes differ from ``inputs`` or ``outputs``.
+        """
+        self._check("input", self.inputs, arrays)
+        results = self._run(arrays)
+        self._check("output", self.outputs, results)
+        return results
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027 - a runner may have nothing to free
+        """Free what the bundle holds."""
+
+    @abstractmethod
+    def _run(self, arrays: Sequence[Array]) -> tuple[Array, ...]: ...
+
+    def _check(self, side: str, specs: tuple[TensorSpec, ...], arrays: Sequence[Array]) -> None:
+        if len(arrays) != len(specs):
+            raise BundleError(f"expected {len(specs)} {side} tensors, found {len(arrays)}")
+        for place, (spec, array) in enumerate(zip(specs, arrays, strict=True)):
+            if array.shape != spec.shape or array.dtype.name != spec.dtype:
+                found = "x".join(map(str, array.shape)) + f" {array.dtype.name}"
+                raise BundleError(f"{side} {place}: expected {spec}, found {found}")
+
+
+class Backend(ABC):
+    """One way to run the bundles of a cut network.
+
+    ``runner`` serves the profiler, which shares one copy of the weights between bundles; ``save`` and
+    ``load`` serve the runtime, which ships a bundle to the device that runs it.
+    """
+
+    def __init__(self, cut: CutModel, threads: int) -> None:
+        self.cut = cut
+        self.threads = threads
+
+    @abstractmethod
+    def runner(self, bundle: Bundle) -> Runner:
+        """The bundle, ready to run here. Raises ``BundleError``."""
+
+    @abstractmethod
+    def save(self, bundle: Bundle, file: Path) -> None:
+        """Write the bundle with its weights to one file."""
+
+    @staticmethod
+    @abstractmethod
+    def load(file: Path, threads: int) -> Runner:
+        """A runner for a bundle that ``save`` wrote; runs no code from the file."""
+
+    def close(self) -> None:  # noqa: B027 - a backend may keep nothing
+        """Remove what the backend keeps on disk."""
+
+    def specs(self, bundle: Bundle) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        return self.cut.specs(bundle.start), self.cut.specs(bundle.stop)
+
+
+class SlowedRunner(Runner):
+    """Another runner made slower: after a run of t seconds it waits (slowdown - 1) x t."""
+
+    def __init__(self, runner: Runner, slowdown: float) -> None:
+        super().__init__(runner.inputs, runner.outputs)
+        self._inner = runner
+        self._slowdown = slowdown
+
+    def _run(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        started = time.monotonic_ns()
+        results = self._inner._run(arrays)
+        sleep_until(started + round((time.monotonic_ns() - started) * self._slowdown))
+        return results
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def slowed(runner: Runner, slowdown: float) -> Runner:
+    return runner if slowdown == 1 else SlowedRunner(runner, slowdown)
+
+
+# Waking from sleep takes up to this long on an ordinary kernel; the rest is spent spinning.
+_WAKE_NS = 200_000
+
+
+def sleep_until(deadline_ns: int) -> None:
+    """Wait until ``time.monotonic_ns()`` reaches ``deadline_ns``, to within microseconds."""
+    remaining = deadline_ns - time.monotonic_ns()
+    if remaining > _WAKE_NS:
+        time.sleep((remaining - _WAKE_NS) / 1e9)
+    while time.monotonic_ns() < deadline_ns:
+        pass

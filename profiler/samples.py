@@ -1,0 +1,193 @@
+"""Stored feature maps: what real images become at every boundary of a chain.
+
+A store is a folder: ``manifest.json`` and one ``.npy`` array per tensor of each boundary, with the
+samples along axis 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from planner.chain import Bundle, Chain
+from planner.documents import document, from_data, read_json, to_data, write_json
+from planner.errors import DocumentError, ImageError, MismatchError, ModelError, StorageError
+from profiler.cut import CutModel
+from profiler.images import Picture, prepare
+from profiler.model import Preparation
+from profiler.runner import Array
+
+SCHEMA = "edgecut.samples/1"
+
+
+@document()
+class SampleFile:
+    """One array: tensor ``tensor`` of boundary ``boundary``, shape count x (the spec's, without its 1)."""
+
+    name: str
+    boundary: int
+    tensor: int
+    shape: tuple[int, ...]
+    dtype: str
+    digest: str
+
+
+@document()
+class SampleImage:
+    source: str
+    digest: str
+
+
+@document()
+class Manifest:
+    chain_digest: str
+    images: tuple[SampleImage, ...]
+    files: tuple[SampleFile, ...]
+
+
+def stored_bytes(chain: Chain, count: int) -> int:
+    """Size of the feature maps of ``count`` images at every boundary."""
+    return count * sum(boundary.nbytes for boundary in chain.boundaries)
+
+
+def write_samples(
+    cut: CutModel,
+    preparation: Preparation | None,
+    pictures: Sequence[Picture],
+    folder: Path,
+    progress: Callable[[], None] = lambda: None,
+) -> Manifest:
+    """Run every picture through the network once and store what crosses each boundary.
+
+    The store appears whole or not at all. Raises ``StorageError`` before it starts if the disk is too
+    small, ``ImageError`` without pictures, ``ModelError`` if the network takes no images.
+    """
+    if not pictures:
+        raise ImageError("no image to make samples from", "pass --images FOLDER")
+    if preparation is None:
+        taken = cut.chain.boundaries[0]
+        problem = f"{cut.chain.source.name} takes {taken}, which no image becomes"
+        raise ModelError(problem, "pass --input-shape 3xHxW")
+    if folder.exists() and not (folder / "manifest.json").exists():
+        raise StorageError(f"{folder} exists and holds no samples", "pass another --output")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = stored_bytes(cut.chain, len(pictures)), shutil.disk_usage(folder.parent).free
+    if needed > free:
+        problem = f"the samples take {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free at {folder.parent}"
+        raise StorageError(problem, "pass a smaller --count, or another --output")
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        partial.chmod(0o755)
+        arrays = _create(cut.chain, len(pictures), partial)
+        layers = len(cut.chain)
+        module = cut.module(Bundle(0, layers), outputs=range(1, layers + 1))
+        for place, picture in enumerate(pictures):
+            values = [torch.from_numpy(prepare(picture, preparation, cut.chain.boundaries[0].tensors[0]))]
+            with torch.inference_mode():
+                values += module(*values)
+            for array, value in zip(arrays.values(), values, strict=True):
+                array[place] = value[0].numpy()
+            progress()
+        for array in arrays.values():
+            array.flush()
+        manifest = _manifest(cut.chain, pictures, arrays, partial)
+        write_json(partial / "manifest.json", {"schema": SCHEMA, **to_data(manifest)})
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.replace(folder)
+    except OSError as error:
+        problem = f"cannot write samples to {folder}: {error}"
+        raise StorageError(problem, "free space or pass another --output") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(partial)
+    return manifest
+
+
+def _create(chain: Chain, count: int, folder: Path) -> dict[tuple[int, int], np.memmap]:
+    arrays = {}
+    for k, boundary in enumerate(chain.boundaries):
+        for place, spec in enumerate(boundary.tensors):
+            file = folder / f"boundary_{k:03d}_{place}.npy"
+            shape = (count, *spec.shape[1:])
+            arrays[k, place] = np.lib.format.open_memmap(file, "w+", dtype=np.dtype(spec.dtype), shape=shape)
+    return arrays
+
+
+def _manifest(
+    chain: Chain,
+    pictures: Sequence[Picture],
+    arrays: dict[tuple[int, int], np.memmap],
+    folder: Path,
+) -> Manifest:
+    files = []
+    for (k, place), array in arrays.items():
+        file = folder / f"boundary_{k:03d}_{place}.npy"
+        files.append(SampleFile(file.name, k, place, array.shape, array.dtype.name, _digest(file)))
+    images = tuple(SampleImage(picture.source, picture.digest) for picture in pictures)
+    return Manifest(chain.digest, images, tuple(files))
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class SampleStore:
+    """Stored feature maps, opened for a chain; arrays are read as they are needed."""
+
+    def __init__(self, folder: Path, chain: Chain) -> None:
+        file = folder / "manifest.json"
+        command = f"edgecut samples {chain.source.name}"
+        if not file.exists():
+            raise DocumentError(file, "", "no stored feature maps", f"{command}, or pass --samples FOLDER")
+        data = read_json(file, SCHEMA)
+        self.manifest = from_data(Manifest, {k: v for k, v in data.items() if k != "schema"}, file)
+        if self.manifest.chain_digest != chain.digest:
+            raise MismatchError(
+                f"{folder} holds feature maps of {self.manifest.chain_digest[:12]}, not of "
+                f"{chain.source.label} {chain.digest[:12]} (other weights or granularity)",
+                f"{command}, with the same --weights and --granularity",
+            )
+        self._folder = folder
+        self._chain = chain
+        self._checked: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        return len(self.manifest.images)
+
+    def inputs(self, boundary: int, batch: int, limit: int) -> list[tuple[Array, ...]]:
+        """At most ``limit`` batches of feature maps at a boundary, in memory.
+
+        With fewer images than a batch has samples, images repeat. Raises ``DocumentError`` for a
+        damaged file.
+        """
+        files = [entry for entry in self.manifest.files if entry.boundary == boundary]
+        arrays = [self._open(entry) for entry in sorted(files, key=lambda entry: entry.tensor)]
+        batches = min(limit, max(self.count // batch, 1))
+        picks = [np.arange(place * batch, (place + 1) * batch) % self.count for place in range(batches)]
+        return [tuple(array[pick] for array in arrays) for pick in picks]
+
+    def _open(self, entry: SampleFile) -> Array:
+        file = self._folder / Path(entry.name).name
+        remedy = f"edgecut samples {self._chain.source.name}"
+        try:
+            if entry.name not in self._checked:
+                if _digest(file) != entry.digest:
+                    raise DocumentError(file, "", "its content differs from the manifest's digest", remedy)
+                self._checked.add(entry.name)
+            array: Array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DocumentError(file, "", f"cannot be read: {error}", remedy) from None
+        return array

@@ -1,0 +1,55 @@
+"""The command line. Only light modules are imported here; each command imports what it needs."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from planner.errors import EdgecutError
+from runtime.commands.deploy import deploy
+from runtime.commands.inspect import inspect
+from runtime.commands.profile import profile
+from runtime.commands.report import report
+from runtime.commands.samples import samples
+from runtime.commands.solve import solve
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="edgecut")
+def cli() -> None:
+    """Measure every bundle of a network's layers on every machine, find the provably best split, run it,
+    and see how close the forecast came.
+
+    \b
+    edgecut inspect alexnet                               see the layers
+    edgecut samples alexnet                               store feature maps of real images
+    edgecut profile alexnet --device edge --fleet F       measure every bundle, on each device
+    edgecut solve --fleet F --profiles profiles/*.csv     find the best split, with its proof
+    edgecut deploy plan.json                              run it
+    edgecut report runs/latest -o report                  see forecast beside measurement
+    """
+
+
+for command in (inspect, samples, profile, solve, deploy, report):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point: every deliberate error becomes two lines and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except EdgecutError as error:
+        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        click.echo(str(error), err=True)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; what was finished is kept", err=True)
+        code = 130
+    except BrokenPipeError:  # `edgecut inspect alexnet | head`
+        sys.stderr.close()
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

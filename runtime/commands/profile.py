@@ -1,0 +1,114 @@
+"""edgecut profile: measure every bundle on this device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from planner.chain import ModelSource
+from runtime.commands.options import FILE, FOLDER, Names, Numbers, model_options
+
+
+@click.command()
+@model_options
+@click.option("--device", required=True, help="Name of the device this machine is, or stands for.")
+@click.option(
+    "--fleet", type=FILE, help="Fleet file; its emulation of the device (threads, cpus, slowdown) is used."
+)
+@click.option(
+    "--backend",
+    "backend_names",
+    type=Names(),
+    default="torch",
+    show_default=True,
+    help="One or several, joined by commas: torch, onnxruntime.",
+)
+@click.option(
+    "--precision",
+    "precision_names",
+    type=Names(),
+    default="fp32",
+    show_default=True,
+    help="One or several, joined by commas: fp32.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    type=Numbers(1),
+    default="1",
+    show_default=True,
+    help="Batch sizes, joined by commas.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads per run. Default: the device's, else one per processor.",
+)
+@click.option(
+    "--cpus", type=Numbers(0), help="Processors to pin to, such as 0,1. Default: the device's, else all."
+)
+@click.option("--samples", type=FOLDER, help="Stored feature maps. Default: samples/MODEL.")
+@click.option(
+    "-o", "--output", type=FILE, help="Table to write or resume. Default: profiles/MODEL-DEVICE.csv."
+)
+def profile(
+    source: ModelSource,
+    device: str,
+    fleet: Path | None,
+    backend_names: tuple[str, ...],
+    precision_names: tuple[str, ...],
+    batches: tuple[int, ...],
+    threads: int | None,
+    cpus: tuple[int, ...] | None,
+    samples: Path | None,
+    output: Path | None,
+) -> None:
+    """Measure every contiguous bundle of MODEL's layers from stored feature maps.
+
+    Rows are on disk as soon as they are measured: stopped at any moment, the same command resumes.
+    """
+    from planner.fleet import Device
+    from planner.fleet_file import load_fleet
+    from planner.plan import Variant
+    from profiler import backends
+
+    emulation = load_fleet(fleet).device(device).emulate if fleet else Device(device).emulate
+    for name in backend_names:
+        for precision in precision_names:
+            backends.check(name, precision)
+    variants = tuple(Variant(name, precision) for name in backend_names for precision in precision_names)
+
+    from profiler.placement import placement
+    from profiler.session import ProfileRequest, Step
+    from profiler.session import profile as run_profile
+    from profiler.timing import Protocol
+    from runtime.console import console
+    from runtime.progress import progress_bar
+
+    request = ProfileRequest(
+        source=source,
+        device=device,
+        variants=variants,
+        batches=batches,
+        samples=samples or Path("samples") / source.label,
+        output=output or Path("profiles") / f"{source.label}-{device}.csv",
+        placement=placement(emulation, threads, cpus),
+        protocol=Protocol(),
+    )
+    with progress_bar(f"{source.name} on {device}", 1.0) as advance:
+
+        def show(step: Step) -> None:
+            note = f"{step.bundle} {step.variant}" if step.bundle else ""
+            advance(step.work / step.total, note)
+
+        summary = run_profile(request, show)
+    out = console()
+    resumed = f", {summary.resumed} were there before" if summary.resumed else ""
+    out.print(f"{device}: {summary.measured} bundles measured{resumed}", soft_wrap=True)
+    if summary.measured:
+        ratio = summary.wall_s / summary.timed_s
+        out.print(
+            f"{summary.wall_s:.1f} s, {summary.timed_s:.1f} s of them timed inference (ratio {ratio:.2f})"
+        )
+    out.print(f"wrote {request.output}", soft_wrap=True)
