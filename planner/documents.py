@@ -7,6 +7,7 @@ dataclass's own ``__post_init__`` refuses, and says in which file, at which plac
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -152,6 +153,15 @@ def read_json(file: Path, schema: str) -> dict[str, Any]:
     except RecursionError:
         raise DocumentError(file, "", "nested too deeply to be a document of ours") from None
     return check_schema(data, schema, file)
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal. Raises ``OSError``."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_text(file: Path, text: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import pickle
 import sys
 import urllib.error
 import warnings
@@ -140,11 +138,10 @@ def _load_weights(module: nn.Module, file: Path) -> None:
             state: Any = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, KeyError, OSError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file makes each reader raise as it likes
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         remedy = "a state dict saved as .safetensors, or by torch.save(model.state_dict())"
-        raise ModelError(f"{file} is no readable weight file: {str(error).splitlines()[0]}", remedy) from None
-    except Exception as error:  # safetensors' own error type has no public base
-        raise ModelError(f"{file} is no readable weight file: {error}") from None
+        raise ModelError(f"{file} is no readable weight file: {reason:.200}", remedy) from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -168,8 +165,3 @@ def _fill_zero_weights(module: nn.Module, seed: int) -> None:
         if weight.ndim >= 2 and not torch.any(weight):
             with torch.no_grad():
                 weight.normal_(std=0.02, generator=generator)
-
-
-def weight_source(weights: str) -> str:
-    """``--weights`` as stored in documents: a file's path is made absolute."""
-    return weights if weights in ("none", "default") else os.path.abspath(weights)  # noqa: PTH100

@@ -7,7 +7,6 @@ samples along axis 0.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 
 from planner.chain import Bundle, Chain
-from planner.documents import document, from_data, read_json, to_data, write_json
+from planner.documents import document, file_digest, from_data, read_json, to_data, write_json
 from planner.errors import DocumentError, ImageError, MismatchError, ModelError, StorageError
 from profiler.cut import CutModel
 from profiler.images import Picture, prepare
@@ -130,17 +129,9 @@ def _manifest(
     files = []
     for (k, place), array in arrays.items():
         file = folder / f"boundary_{k:03d}_{place}.npy"
-        files.append(SampleFile(file.name, k, place, array.shape, array.dtype.name, _digest(file)))
+        files.append(SampleFile(file.name, k, place, array.shape, array.dtype.name, file_digest(file)))
     images = tuple(SampleImage(picture.source, picture.digest) for picture in pictures)
     return Manifest(chain.digest, images, tuple(files))
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class SampleStore:
@@ -184,7 +175,7 @@ class SampleStore:
         remedy = f"edgecut samples {self._chain.source.name}"
         try:
             if entry.name not in self._checked:
-                if _digest(file) != entry.digest:
+                if file_digest(file) != entry.digest:
                     raise DocumentError(file, "", "its content differs from the manifest's digest", remedy)
                 self._checked.add(entry.name)
             array: Array = np.load(file, mmap_mode="r", allow_pickle=False)

@@ -1,5 +1,89 @@
+"""edgecut deploy: run a plan and record what happened."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
+
+from runtime.commands.options import FILE, FOLDER
+
+if TYPE_CHECKING:
+    from planner.run import Run
 
 
 @click.command()
-def deploy() -> None: ...
+@click.argument("plan_file", type=FILE, metavar="PLAN")
+@click.option("--inputs", type=FOLDER, help="JPEG or PNG files.  [default: crops of one photograph]")
+@click.option("--requests", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1, max=1024),
+    default=1,
+    show_default=True,
+    help="Requests in flight; above 1 the stages work as a pipeline.",
+)
+@click.option(
+    "--transport",
+    type=click.Choice(["zenoh", "in-process"]),
+    default="zenoh",
+    show_default=True,
+    help="A process per device over loopback, or threads of this one.",
+)
+@click.option("-o", "--output", type=FOLDER, help="Folder of the run.  [default: runs/MODEL-TIME]")
+def deploy(
+    plan_file: Path, inputs: Path | None, requests: int, concurrency: int, transport: Any, output: Path | None
+) -> None:
+    """Run PLAN with one worker per emulated device, and record forecast beside measurement.
+
+    Every output is compared with the whole model's. The run is a folder that `edgecut report` reads.
+    """
+    from planner.plan import Plan
+
+    plan = Plan.load(plan_file)
+
+    from runtime.console import console
+    from runtime.deployment import DeployRequest
+    from runtime.deployment import deploy as run_deploy
+    from runtime.progress import progress_bar
+
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = output or Path("runs") / f"{plan.chain.source.label}-{stamp}"
+    request = DeployRequest(plan, folder, inputs, requests, concurrency, transport)
+    skipped: list[str] = []
+    out = console()
+    try:
+        with progress_bar(f"{plan.chain.source.name} on {', '.join(plan.devices)}", requests) as advance:
+            run = run_deploy(request, skipped, lambda note: advance(note != "warm-up", note))
+    finally:
+        for problem in skipped:
+            out.print(f"skipped {problem}", style="yellow", soft_wrap=True)
+    show_run(run)
+    out.print(f"wrote {folder}", soft_wrap=True)
+
+
+def show_run(run: Run) -> None:
+    from runtime.console import console, milliseconds, percent, table
+
+    info = run.info
+    rows = [
+        (
+            f"hop {part.label}" if part.kind == "hop" else part.label,
+            milliseconds(part.forecast_s),
+            milliseconds(part.measured_s),
+            percent(part.error),
+            f"{milliseconds(part.low_s)} to {milliseconds(part.high_s)}",
+            milliseconds(part.queue_s),
+        )
+        for part in run.comparisons()
+    ]
+    columns = ("part", "forecast ms", "measured ms", "error", "5 to 95 %", "waited ms")
+    title = f"{info.plan.chain.source.name}: {info.requests} requests, {info.concurrency} in flight"
+    out = console()
+    out.print(table(title, columns, rows))
+    rate = info.requests * info.plan.batch / info.wall_s
+    out.print(f"throughput: {rate:.2f} samples/s over {info.transport}")
+    error = run.largest_output_error
+    out.print(f"outputs equal the whole model's: they differ by {error:.1e}, tolerated {info.tolerance:.0e}")

@@ -16,6 +16,33 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
+def parse_shape(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Extents joined by x: 3x224x224."""
+    if value is None:
+        return None
+    try:
+        shape = tuple(int(extent) for extent in value.split("x"))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise click.BadParameter(f"{value!r} is no shape; write for example 3x224x224")
+    return shape
+
+
+def parse_numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Whole numbers joined by commas: 0,1."""
+    if value is None:
+        return None
+    if not all(part.isdecimal() for part in value.split(",")):
+        raise click.BadParameter(f"{value!r}: expected whole numbers joined by commas, such as 1,2")
+    return tuple(dict.fromkeys(int(part) for part in value.split(",")))
+
+
+def parse_names(ctx: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names joined by commas: torch,onnxruntime."""
+    return tuple(dict.fromkeys(value.split(",")))
+
+
 def model_options(command: F) -> F:
     """MODEL, and how it is loaded and cut; the command receives one ``source``."""
 
@@ -52,56 +79,10 @@ def model_options(command: F) -> F:
                 help="Join neighbours of little work until so many are left.",
             ),
             click.option(
-                "--input-shape", type=Shape(), metavar="CxHxW",
+                "--input-shape", callback=parse_shape, metavar="CxHxW",
                 help="Shape of one sample, where the model does not say it itself.",
             ),
         ]
     ):  # fmt: skip
         collect = decorate(collect)
     return collect  # type: ignore[return-value]
-
-
-class Shape(click.ParamType):
-    """Extents joined by x: 3x224x224."""
-
-    name = "shape"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, tuple):
-            return value
-        try:
-            shape = tuple(int(extent) for extent in value.split("x"))
-        except ValueError:
-            shape = ()
-        if not shape or min(shape) < 1:
-            self.fail(f"{value!r} is no shape; write for example 3x224x224", param, ctx)
-        return shape
-
-
-class Numbers(click.ParamType):
-    """Whole numbers joined by commas, each at least ``minimum``: 0,1."""
-
-    name = "numbers"
-
-    def __init__(self, minimum: int) -> None:
-        self.minimum = minimum
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(int(part) for part in value.split(","))
-        except ValueError:
-            numbers = ()
-        if not numbers or min(numbers) < self.minimum:
-            self.fail(f"{value!r}: expected whole numbers from {self.minimum} up, such as 1,2", param, ctx)
-        return numbers
-
-
-class Names(click.ParamType):
-    """Names joined by commas: torch,onnxruntime."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if isinstance(value, tuple) else tuple(dict.fromkeys(value.split(",")))

@@ -7,50 +7,46 @@ from pathlib import Path
 import click
 
 from planner.chain import ModelSource
-from runtime.commands.options import FILE, FOLDER, Names, Numbers, model_options
+from runtime.commands.options import FILE, FOLDER, model_options, parse_names, parse_numbers
 
 
 @click.command()
 @model_options
 @click.option("--device", required=True, help="Name of the device this machine is, or stands for.")
-@click.option(
-    "--fleet", type=FILE, help="Fleet file; its emulation of the device (threads, cpus, slowdown) is used."
-)
+@click.option("--fleet", type=FILE, help="Fleet file: the device's emulation is taken from it.")
 @click.option(
     "--backend",
     "backend_names",
-    type=Names(),
+    callback=parse_names,
     default="torch",
     show_default=True,
-    help="One or several, joined by commas: torch, onnxruntime.",
+    help="torch, onnxruntime, or both joined by a comma.",
 )
 @click.option(
     "--precision",
     "precision_names",
-    type=Names(),
+    callback=parse_names,
     default="fp32",
     show_default=True,
-    help="One or several, joined by commas: fp32.",
+    help="fp32.",
 )
 @click.option(
     "--batch",
     "batches",
-    type=Numbers(1),
+    callback=parse_numbers,
     default="1",
     show_default=True,
     help="Batch sizes, joined by commas.",
 )
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the device's, else one per processor.")
 @click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="Threads per run. Default: the device's, else one per processor.",
+    "--cpus",
+    callback=parse_numbers,
+    help="Processors to pin to, such as 0,1. Default: the device's, else all.",
 )
+@click.option("--samples", type=FOLDER, help="Stored feature maps.  [default: samples/MODEL]")
 @click.option(
-    "--cpus", type=Numbers(0), help="Processors to pin to, such as 0,1. Default: the device's, else all."
-)
-@click.option("--samples", type=FOLDER, help="Stored feature maps. Default: samples/MODEL.")
-@click.option(
-    "-o", "--output", type=FILE, help="Table to write or resume. Default: profiles/MODEL-DEVICE.csv."
+    "-o", "--output", type=FILE, help="Table to write or resume.  [default: profiles/MODEL-DEVICE.csv]"
 )
 def profile(
     source: ModelSource,

@@ -12,15 +12,9 @@ from runtime.commands.options import FOLDER, model_options
 
 @click.command()
 @model_options
-@click.option(
-    "--images",
-    type=FOLDER,
-    help="Folder of JPEG or PNG files. Default: crops of a photograph that matplotlib ships.",
-)
-@click.option(
-    "--count", type=click.IntRange(min=1), default=20, show_default=True, help="How many images at most."
-)
-@click.option("-o", "--output", type=FOLDER, help="Folder to write. Default: samples/MODEL.")
+@click.option("--images", type=FOLDER, help="JPEG or PNG files.  [default: crops of one photograph]")
+@click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="Images at most.")
+@click.option("-o", "--output", type=FOLDER, help="Folder to write.  [default: samples/MODEL]")
 def samples(source: ModelSource, images: Path | None, count: int, output: Path | None) -> None:
     """Run real images through MODEL once and store the feature map at every boundary."""
     from profiler.cut import cut_model

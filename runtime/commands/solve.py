@@ -1,5 +1,162 @@
+"""edgecut solve: the best plan for a fleet and its profile tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
+
+from runtime.commands.options import FILE
+
+if TYPE_CHECKING:
+    from planner.plan import Baseline, Plan
 
 
 @click.command()
-def solve() -> None: ...
+@click.option(
+    "--profiles",
+    "tables",
+    type=FILE,
+    multiple=True,
+    required=True,
+    metavar="FILE...",
+    help="Profile tables, one of each device.",
+)
+@click.argument("more", type=FILE, nargs=-1, metavar="")
+@click.option("--fleet", "fleet_file", type=FILE, required=True, help="Devices and links.")
+@click.option(
+    "--objective",
+    type=click.Choice(["latency", "energy"]),
+    default="latency",
+    show_default=True,
+    help="What to minimise, per inference.",
+)
+@click.option("--max-energy-mj", type=float, help="At most so many millijoules per inference.")
+@click.option("--max-latency-ms", type=float, help="At most so many milliseconds per inference.")
+@click.option("--batch", type=click.IntRange(min=1), help="Batch to plan for, where tables hold several.")
+@click.option(
+    "--time-limit",
+    "time_limit_s",
+    type=click.FloatRange(min=1),
+    default=60,
+    show_default=True,
+    help="Seconds the solver may take.",
+)
+@click.option(
+    "-o", "--output", type=FILE, default=Path("plan.json"), show_default=True, help="Plan to write."
+)
+def solve(
+    tables: tuple[Path, ...],
+    more: tuple[Path, ...],
+    fleet_file: Path,
+    objective: Any,
+    max_energy_mj: float | None,
+    max_latency_ms: float | None,
+    batch: int | None,
+    time_limit_s: float,
+    output: Path,
+) -> None:
+    """Find the best split with CBC, check it against a dynamic programme, and write the plan.
+
+    Prints the plan, what each part costs, and what it gains over the plans one would try by hand.
+    """
+    from planner.errors import InputError
+    from planner.fleet_file import load_fleet
+    from planner.plan import Limits
+    from planner.solve import solve as find_plan
+    from planner.table import ProfileTable
+
+    try:
+        limits = Limits(
+            max_latency_ms / 1e3 if max_latency_ms is not None else None,
+            max_energy_mj / 1e3 if max_energy_mj is not None else None,
+        )
+    except ValueError as error:
+        raise InputError(str(error), "give a limit above 0, or none") from None
+    table = ProfileTable.load([*tables, *more])
+    plan = find_plan(
+        table.chain,
+        load_fleet(fleet_file),
+        table,
+        objective=objective,
+        limits=limits,
+        batch=batch,
+        time_limit_s=time_limit_s,
+    )
+    plan.save(output)
+    show_plan(plan)
+    from runtime.console import console
+
+    console().print(f"wrote {output}", soft_wrap=True)
+
+
+def show_plan(plan: Plan) -> None:
+    from runtime.console import console, megabytes, millijoules, milliseconds, table
+
+    out = console()
+    parts = [
+        (2 * stage.bundle.start + 1, (stage.device, str(stage.bundle), str(stage.variant), "", stage.cost))
+        for stage in plan.stages
+    ]
+    for hop in plan.hops:
+        route = " → ".join(hop.route)
+        shown = (route, f"at {hop.boundary}", hop.codec, megabytes(hop.wire_bytes), hop.cost)
+        parts.append((2 * hop.boundary, shown))
+    rows = [
+        (where, what, how, size, milliseconds(cost.latency_s), millijoules(cost.energy_j))
+        for _, (where, what, how, size, cost) in sorted(parts, key=lambda part: part[0])
+    ]
+    rows.append(("total", "", "", "", milliseconds(plan.cost.latency_s), millijoules(plan.cost.energy_j)))
+    title = f"{plan.chain.source.name}: least {plan.proof.objective} for a batch of {plan.batch}"
+    columns = ("where", "layers", "how", "MB", "latency ms", "energy mJ")
+    out.print(table(title, columns, rows, left=(0, 1, 2)))
+    proof = plan.proof
+    out.print(
+        f"{proof.outcome.value} by {proof.solver}: gap {proof.gap:.2g}, {proof.arcs:,} arcs, "
+        f"{proof.build_s + proof.solve_s:.2f} s; {proof.check}",
+        soft_wrap=True,
+    )
+    for note in plan.notes:
+        out.print(f"note: {note}", style="yellow", soft_wrap=True)
+    out.print()
+    out.print(_baseline_table(plan))
+    out.print(verdict(plan), style="bold", soft_wrap=True)
+
+
+def _baseline_table(plan: Plan) -> Any:
+    from runtime.console import millijoules, milliseconds, table
+
+    rows = []
+    entries: list[tuple[str, Plan | Baseline]] = [("this plan", plan)]
+    entries += [(each.name, each) for each in plan.baselines]
+    for name, entry in entries:
+        computing = sum(stage.cost.latency_s for stage in entry.stages)
+        moving = sum(hop.cost.latency_s for hop in entry.hops)
+        against = "" if entry is plan else f"{_value(entry, plan) / _value(plan, plan):.2f} x"
+        rows.append(
+            (name, milliseconds(computing), milliseconds(moving), milliseconds(entry.cost.latency_s),
+             millijoules(entry.cost.energy_j), against)
+        )  # fmt: skip
+    columns = ("baseline", "computing ms", "moving ms", "latency ms", "energy mJ", plan.proof.objective)
+    return table("what one would try by hand", columns, rows)
+
+
+def _value(entry: Plan | Baseline, plan: Plan) -> float:
+    return entry.cost.energy_j if plan.proof.objective == "energy" else entry.cost.latency_s
+
+
+def verdict(plan: Plan) -> str:
+    """One sentence: whether to split, and what it gains over the best single device."""
+    whole = [entry for entry in plan.baselines if len({stage.device for stage in entry.stages}) == 1]
+    best = min(whole, key=lambda entry: _value(entry, plan), default=None)
+    devices = ", ".join(dict.fromkeys(stage.device for stage in plan.stages))
+    if "," not in devices:
+        return f"Not splitting is best: run everything on {devices}."
+    if best is None:
+        return f"Split over {devices}; no single device can run it alone."
+    gain = 1 - _value(plan, plan) / _value(best, plan)
+    if gain <= 0:  # the best single device breaks a limit
+        return f"Split over {devices}: it keeps the limits, which {best.name} does not."
+    word = "less energy" if plan.proof.objective == "energy" else "less latency"
+    return f"Split over {devices}: {gain * 100:.1f} % {word} than the best single device ({best.name})."

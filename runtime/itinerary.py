@@ -1,0 +1,92 @@
+"""A plan as the path its tensors take: segments on devices, joined by links.
+
+::
+
+    input ──► segment 0 ──link──► segment 1 ──link──► ... ──► segment m ──► output
+              on the source       stages, or none             on the sink
+                                  (then it only passes on)
+
+A segment is what happens on one device between two links. What coordinator and workers tell each other
+about it are documents, checked on arrival like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from planner.chain import Boundary
+from planner.documents import document
+from planner.fleet import Link
+from planner.plan import Plan
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Stages (places in ``Plan.stages``) that run on ``device`` one after the other.
+
+    It receives the tensors at ``boundary`` and passes its last stage's on over ``link`` (None: the last).
+    """
+
+    device: str
+    boundary: int
+    stages: tuple[int, ...]
+    link: Link | None
+
+
+def itinerary(plan: Plan) -> tuple[Segment, ...]:
+    """The plan's segments in running order; relays on a hop's route are segments without stages."""
+    hops = {hop.boundary: hop for hop in plan.hops}
+    segments = [Segment(plan.fleet.source, 0, (), None)]
+    for place, stage in enumerate([*plan.stages, None]):
+        boundary = stage.bundle.start if stage else len(plan.chain)
+        if boundary in hops:
+            for source, target in zip(hops[boundary].route, hops[boundary].route[1:], strict=False):
+                segments[-1] = replace(segments[-1], link=plan.fleet.link(source, target))
+                segments.append(Segment(target, boundary, (), None))
+        if stage:
+            segments[-1] = replace(segments[-1], stages=(*segments[-1].stages, place))
+    return tuple(segments)
+
+
+@document()
+class StageOrder:
+    """A bundle to load: a file written by the backend's ``save``, and its SHA-256."""
+
+    file: str
+    sha256: str
+    backend: str
+    inputs: Boundary
+    outputs: Boundary
+
+
+@document()
+class SegmentOrder:
+    """One segment: it receives on channel ``leg/PLACE`` the tensors at ``boundary``."""
+
+    place: int
+    boundary: int
+    inputs: Boundary
+    stages: tuple[StageOrder, ...]
+    link: Link | None
+
+
+@document()
+class WorkOrder:
+    """All that a worker has to load. ``window``: requests in flight at most."""
+
+    threads: int
+    slowdown: float
+    window: int
+    segments: tuple[SegmentOrder, ...]
+
+
+def leg(place: int) -> str:
+    """The channel on which segment ``place`` receives."""
+    return f"leg/{place}"
+
+
+OUTPUT, STATUS = "output", "status"
+
+
+def control(device: str) -> str:
+    return f"control/{device}"

@@ -1,0 +1,224 @@
+"""The pictures of a report. Each function draws one figure and saves it as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from planner.chain import Chain
+from planner.plan import Baseline, Hop, Plan, Stage
+from planner.run import Run
+from planner.table import ProfileRow
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; hops are grey.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+_HOP = "#8A8A8A"
+
+
+def _colours(devices: Sequence[str]) -> dict[str, str]:
+    return {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(devices)}
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Figure, file: Path) -> None:
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
+
+
+def draw_chain(chain: Chain, plan: Plan | None, file: Path) -> None:
+    """Bytes at every boundary, layers below; with a plan, layers coloured by device and cuts marked."""
+    layers = len(chain)
+    batch = plan.batch if plan else 1
+    sizes = np.array([chain.wire_bytes(k, batch) for k in range(layers + 1)]) / 1e6
+    figure, axes = _figure(min(max(8.0, 0.42 * layers + 3), 24), 4.8)
+    cuts = {hop.boundary for hop in plan.hops} if plan else set()
+    bars = axes.bar(range(layers + 1), sizes, width=0.62, color="#C8CDD3", zorder=3)
+    for k in cuts:
+        bars[k].set_color("#B3261E")
+    axes.set_ylim(0, max(sizes) * 1.16)
+    for k, size in enumerate(sizes):
+        if layers <= 24 or k in cuts:
+            text = f"{size:.3g}"
+            axes.text(k, size + max(sizes) * 0.015, text, ha="center", fontsize=8, zorder=4)
+    labels = ["input", *(layer.name for layer in chain.layers)]
+    axes.set_xticks(range(layers + 1), labels, rotation=40 if layers <= 12 else 90, ha="right", fontsize=8)
+    axes.set_xlim(-0.6, layers + 0.6)
+    axes.set_ylabel(f"tensors after the layer [MB{', batch ' + str(batch) if batch > 1 else ''}]")
+    legend: list[Patch] = []
+    if plan:
+        colours = _colours(plan.devices)
+        for stage in plan.stages:
+            left, right = stage.bundle.start + 0.5, stage.bundle.stop + 0.5
+            axes.axvspan(left, right, color=colours[stage.device], alpha=0.16, zorder=0)
+        used = dict.fromkeys(stage.device for stage in plan.stages)
+        legend = [Patch(color=colours[name], alpha=0.3, label=f"runs on {name}") for name in used]
+    if cuts:
+        legend.append(Patch(color="#B3261E", label="crosses a link"))
+        moved = sum(chain.wire_bytes(hop.boundary, batch) for hop in plan.hops) / 1e6 if plan else 0
+        title = f"{chain.source.name}: {len(cuts)} hops move {moved:.3g} MB per inference"
+    elif plan:
+        title = f"{chain.source.name}: stays on {plan.stages[0].device}"
+    else:
+        least = int(np.argmin(sizes[1:-1])) + 1 if layers > 1 else layers
+        finding = f"boundary {least} is the smallest inside ({sizes[least]:.3g} MB)"
+        title = f"{chain.source.name}: {layers} layers; {finding}"
+    axes.set_title(title, loc="left")
+    if legend:
+        axes.legend(handles=legend, frameon=False, loc="upper right")
+    _save(figure, file)
+
+
+def draw_bundles(chain: Chain, rows: Sequence[ProfileRow], file: Path) -> None:
+    """Latency of every bundle of one device, one triangle per variant (rows of one batch)."""
+    layers = len(chain)
+    variants = list(dict.fromkeys(row.variant for row in rows))
+    side = min(max(4.4, 0.5 * layers), 11)
+    figure, grid = plt.subplots(
+        1, len(variants), figsize=(side * len(variants) + 1.2, side), layout="constrained", squeeze=False
+    )
+    top = max(row.latency_s for row in rows) * 1e3
+    shown = None
+    for axes, variant in zip(grid[0], variants, strict=True):
+        shown = _triangle(axes, layers, [row for row in rows if row.variant == variant], top)
+        axes.set_title(str(variant), loc="left", fontsize=10)
+        axes.set_xlabel("bundle stops before layer")
+    grid[0][0].set_ylabel("bundle starts at layer")
+    assert shown is not None
+    figure.colorbar(shown, ax=list(grid[0]), label="latency [ms]", shrink=0.85)
+    whole = {row.variant: row for row in rows if (row.bundle.start, row.bundle.stop) == (0, layers)}
+    best = min(whole.values(), key=lambda row: row.latency_s, default=None)
+    finding = f": all {layers} layers in {best.latency_s * 1e3:.3g} ms ({best.variant})" if best else ""
+    figure.suptitle(
+        f"{chain.source.name} on {rows[0].device}, batch {rows[0].batch}{finding}", x=0.01, ha="left"
+    )
+    _save(figure, file)
+
+
+def _triangle(axes: Axes, layers: int, rows: Sequence[ProfileRow], top: float):  # type: ignore[no-untyped-def]
+    values = np.full((layers, layers), np.nan)
+    for row in rows:
+        values[row.bundle.start, row.bundle.stop - 1] = row.latency_s * 1e3
+    shown = axes.imshow(values, cmap="viridis_r", vmin=0, vmax=top)
+    if layers <= 14:
+        for (start, stop), value in np.ndenumerate(values):
+            if not np.isnan(value):
+                colour = "white" if value > 0.55 * top else "black"
+                axes.text(stop, start, f"{value:.3g}", ha="center", va="center", color=colour, fontsize=7.5)
+    step = max(1, layers // 14)
+    axes.set_xticks(range(0, layers, step), [str(stop + 1) for stop in range(0, layers, step)])
+    axes.set_yticks(range(0, layers, step))
+    axes.spines[["top", "right"]].set_visible(False)
+    return shown
+
+
+def draw_baselines(plan: Plan, file: Path) -> None:
+    """The plan beside what one would have tried by hand: computing per device, and communication."""
+    entries = [Baseline("this plan", plan.stages, plan.hops, plan.cost), *plan.baselines]
+    energy = plan.proof.objective == "energy"
+    unit, scale = ("mJ", 1e3) if energy else ("ms", 1e3)
+    figure, axes = _figure(9, 0.62 * len(entries) + 1.9)
+    colours = _colours([device.name for device in plan.fleet.devices])
+    for place, entry in enumerate(entries):
+        left = 0.0
+        for part in _in_order(entry):
+            cost = part.cost.energy_j if energy else part.cost.latency_s
+            colour = colours[part.device] if isinstance(part, Stage) else _HOP
+            hatch = None if isinstance(part, Stage) else "///"
+            axes.barh(
+                place,
+                cost * scale,
+                left=left * scale,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                height=0.62,
+            )
+            left += cost
+        axes.text(left * scale, place, f"  {left * scale:.4g} {unit}", va="center", fontsize=9)
+    axes.set_yticks(range(len(entries)), [entry.name for entry in entries])
+    axes.get_yticklabels()[0].set_fontweight("bold")
+    axes.invert_yaxis()
+    axes.margins(x=0.14)
+    axes.set_xlabel(f"forecast {'energy' if energy else 'latency'} per inference [{unit}]")
+    handles = [
+        Patch(color=colours[device.name], label=f"computing on {device.name}")
+        for device in plan.fleet.devices
+    ]
+    handles.append(Patch(facecolor=_HOP, hatch="///", edgecolor="white", label="communication"))
+    below = (0, -0.16 - 0.25 / len(entries))
+    axes.legend(handles=handles, frameon=False, ncols=len(handles), loc="upper left", bbox_to_anchor=below)
+    axes.set_title(_gain(plan), loc="left")
+    _save(figure, file)
+
+
+def _in_order(entry: Baseline) -> list[Stage | Hop]:
+    placed: list[tuple[int, Stage | Hop]] = [(2 * stage.bundle.start + 1, stage) for stage in entry.stages]
+    placed += [(2 * hop.boundary, hop) for hop in entry.hops]
+    return [part for _, part in sorted(placed, key=lambda each: each[0])]
+
+
+def _gain(plan: Plan) -> str:
+    energy = plan.proof.objective == "energy"
+
+    def value(entry: Plan | Baseline) -> float:
+        return entry.cost.energy_j if energy else entry.cost.latency_s
+
+    whole = [entry for entry in plan.baselines if len({stage.device for stage in entry.stages}) == 1]
+    if not whole:
+        return f"{plan.chain.source.name}: plan and baselines"
+    best = min(whole, key=value)
+    if len({stage.device for stage in plan.stages}) == 1:
+        return f"{plan.chain.source.name}: not splitting is best ({best.name})"
+    word = "less energy" if energy else "faster"
+    gain = 1 - value(plan) / value(best) if energy else value(best) / value(plan)
+    amount = f"{gain * 100:.0f} % {word}" if energy else f"{gain:.2f} x {word}"
+    return f"{plan.chain.source.name}: the split is {amount} than the best single device ({best.name})"
+
+
+def draw_forecast(run: Run, file: Path) -> None:
+    """Forecast and measured median of each stage, each hop, and the total, with the measured spread."""
+    parts = run.comparisons()
+    figure, axes = _figure(9, 0.72 * len(parts) + 1.7)
+    forecast = [part.forecast_s * 1e3 for part in parts]
+    measured = [part.measured_s * 1e3 for part in parts]
+    spread = [
+        [(part.measured_s - part.low_s) * 1e3 for part in parts],
+        [(part.high_s - part.measured_s) * 1e3 for part in parts],
+    ]
+    places = np.arange(len(parts))
+    axes.barh(places - 0.19, forecast, height=0.36, color="#B9C6D3", label="forecast")
+    axes.barh(
+        places + 0.19, measured, height=0.36, color="#0072B2", xerr=spread,
+        error_kw={"ecolor": "#222222", "capsize": 3, "elinewidth": 1},
+        label="measured: median, 5th to 95th percentile",
+    )  # fmt: skip
+    for place, part in enumerate(parts):
+        end = max(part.forecast_s, part.high_s) * 1e3
+        text = f"  {part.forecast_s * 1e3:.4g} → {part.measured_s * 1e3:.4g} ms ({part.error * 100:+.1f} %)"
+        axes.text(end, place, text, va="center", fontsize=8.5)
+    names = [f"{'hop ' if part.kind == 'hop' else ''}{part.label}" for part in parts]
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.margins(x=0.3)
+    axes.set_xlabel("time [ms]")
+    axes.legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.2 - 0.2 / len(parts)))
+    total = parts[-1]
+    word = "above" if total.error >= 0 else "below"
+    title = f"measured latency is {abs(total.error) * 100:.1f} % {word} its forecast"
+    axes.set_title(f"{run.info.plan.chain.source.name}: {title} ({run.info.requests} requests)", loc="left")
+    _save(figure, file)

@@ -1,0 +1,282 @@
+"""The network seam: frames sent over named channels, and who is alive.
+
+::
+
+    Transport ──► Sender    many per channel     wait_ready, send
+              ──► Receiver  one per channel      receive, from a bounded queue
+              ──► declare_alive, watch           who is there, who has gone
+
+A channel is a name such as ``hop/3/edge-server``. Frames of one sender arrive once and in order, or a
+``TransportError`` says on either side that they do not; nothing is dropped in silence. The queue of a
+receiver is bounded: the caller keeps fewer frames in flight than its capacity.
+
+``InProcessTransport`` joins threads of one process; ``runtime.zenoh_transport`` joins processes and
+machines.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+
+from planner.errors import TransportError
+from runtime.wire import MAX_FRAME_BYTES, Buffer, Frame, decode, encode
+
+Watcher = Callable[[str, bool], None]
+
+
+class Sender(ABC):
+    """The sending end of a channel; ``send`` may be called from several threads."""
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+
+    @abstractmethod
+    def wait_ready(self, timeout_s: float) -> None:
+        """Return once the channel has its receiver; ``TransportError`` after ``timeout_s`` seconds."""
+
+    @abstractmethod
+    def send(self, frame: Frame) -> None:
+        """Hand the frame to the network, waiting while the network is full.
+
+        The frame's arrays may be reused afterwards. Raises ``TransportError`` for a frame that cannot
+        travel and for a channel without a receiver; a frame sent while the receiver dies may be lost.
+        """
+
+    def close(self) -> None:  # noqa: B027 - a sender may hold nothing
+        """Let go of the channel."""
+
+    def _absent(self, waited: str = "") -> TransportError:
+        return TransportError(
+            f"channel {self.channel} has no receiver{waited}",
+            "see whether the process that receives it started, and still runs",
+        )
+
+
+class Receiver(ABC):
+    """The receiving end of a channel; ``receive`` is for one thread."""
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+
+    @abstractmethod
+    def receive(self, timeout_s: float | None = None) -> Frame | None:
+        """The next frame, ``arrived_ns`` set; None after ``timeout_s`` seconds (None: no limit).
+
+        Raises ``TransportError`` for a malformed frame, and from then on once frames were lost or the
+        channel was closed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up the channel; a waiting ``receive`` ends with ``TransportError``."""
+
+
+class Mailbox(Receiver):
+    """A bounded queue of encoded frames. ``deliver`` never blocks, so a network thread may call it."""
+
+    def __init__(self, channel: str, capacity: int, closing: Callable[[], None]) -> None:
+        if capacity < 1:
+            raise ValueError(f"a receiver needs room for at least 1 frame, found {capacity}")
+        super().__init__(channel)
+        self._capacity = capacity
+        self._closing = closing
+        self._lock = threading.Lock()
+        self._error: TransportError | None = None
+        self._queue: queue.SimpleQueue[tuple[Buffer, int] | TransportError] = queue.SimpleQueue()
+
+    def deliver(self, data: Buffer) -> None:
+        """Queue an encoded frame; a full queue is an error that ``receive`` raises after what it holds."""
+        arrived_ns = time.monotonic_ns()
+        with self._lock:
+            if self._error is None and self._queue.qsize() < self._capacity:
+                self._queue.put((data, arrived_ns))
+                return
+        self.fail(
+            TransportError(
+                f"channel {self.channel}: a frame arrived while {self._capacity} were waiting",
+                "keep fewer requests in flight, or give the receiver a larger capacity",
+            )
+        )
+
+    def fail(self, error: TransportError) -> None:
+        """End the channel with ``error``; the first one stays."""
+        with self._lock:
+            if self._error is None:
+                self._error = error
+                self._queue.put(error)
+
+    def receive(self, timeout_s: float | None = None) -> Frame | None:
+        try:
+            # A channel that failed holds nothing after its error, which has to be raised every time.
+            item = self._queue.get(timeout=0 if self._error else timeout_s)
+        except queue.Empty:
+            if self._error is None:
+                return None
+            item = self._error
+        if isinstance(item, TransportError):
+            raise TransportError(item.message, item.remedy)
+        data, arrived_ns = item
+        return decode(data, MAX_FRAME_BYTES, arrived_ns)
+
+    def close(self) -> None:
+        self.fail(TransportError(f"channel {self.channel} was closed"))
+        self._closing()
+
+
+class Transport(ABC):
+    """One process's (or thread's) place on the network. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._receivers: dict[str, Mailbox] = {}
+
+    def sender(self, channel: str, *, urgent: bool = False) -> Sender:
+        """A sending end of ``channel``; ``urgent`` overtakes the frames of other channels."""
+        return self._sender(_checked(channel), urgent)
+
+    def receiver(self, channel: str, capacity: int) -> Receiver:
+        """The receiving end of ``channel``, with room for ``capacity`` frames.
+
+        Raises ``TransportError`` if this transport receives it already.
+        """
+        if _checked(channel) in self._receivers:
+            raise TransportError(f"channel {channel} has a receiver already")
+        mailbox = Mailbox(channel, capacity, lambda: self._release(channel))
+        self._receivers[channel] = mailbox
+        self._attach(mailbox)
+        return mailbox
+
+    @abstractmethod
+    def declare_alive(self, name: str) -> None:
+        """Let every watcher know ``name`` until this transport closes or its process dies."""
+
+    @abstractmethod
+    def watch(self, watcher: Watcher) -> None:
+        """Call ``watcher(name, alive)`` for everyone there now and at each change.
+
+        It runs on a thread of the network: it must return at once and not raise.
+        """
+
+    def close(self) -> None:
+        for mailbox in list(self._receivers.values()):
+            mailbox.close()
+        self._close()
+
+    def __enter__(self) -> Transport:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _release(self, channel: str) -> None:
+        if self._receivers.pop(channel, None) is not None:
+            self._detach(channel)
+
+    @abstractmethod
+    def _sender(self, channel: str, urgent: bool) -> Sender: ...
+
+    @abstractmethod
+    def _attach(self, mailbox: Mailbox) -> None: ...
+
+    @abstractmethod
+    def _detach(self, channel: str) -> None: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+
+class Hub:
+    """Where the in-process transports of one process meet."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.mailboxes: dict[str, Mailbox] = {}
+        self.alive: set[str] = set()
+        self.watchers: list[Watcher] = []
+
+
+class InProcessTransport(Transport):
+    """Threads of one process, each with its own transport on a shared ``Hub``.
+
+    Frames are encoded and decoded as on a network, so nothing is shared by accident.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self._hub = hub
+        self._alive: set[str] = set()
+        self._watchers: list[Watcher] = []
+
+    def declare_alive(self, name: str) -> None:
+        with self._hub.changed:
+            self._alive.add(name)
+            self._hub.alive.add(name)
+            for watcher in self._hub.watchers:
+                watcher(name, True)
+
+    def watch(self, watcher: Watcher) -> None:
+        with self._hub.changed:
+            self._watchers.append(watcher)
+            self._hub.watchers.append(watcher)
+            for name in sorted(self._hub.alive):
+                watcher(name, True)
+
+    def _sender(self, channel: str, urgent: bool) -> Sender:
+        return _InProcessSender(channel, self._hub)
+
+    def _attach(self, mailbox: Mailbox) -> None:
+        with self._hub.changed:
+            if mailbox.channel in self._hub.mailboxes:
+                del self._receivers[mailbox.channel]
+                raise TransportError(f"channel {mailbox.channel} has a receiver already")
+            self._hub.mailboxes[mailbox.channel] = mailbox
+            self._hub.changed.notify_all()
+
+    def _detach(self, channel: str) -> None:
+        with self._hub.changed:
+            del self._hub.mailboxes[channel]
+
+    def _close(self) -> None:
+        with self._hub.changed:
+            for own in self._watchers:
+                self._hub.watchers.remove(own)
+            self._watchers.clear()
+            for name in self._alive:
+                self._hub.alive.discard(name)
+                for watcher in self._hub.watchers:
+                    watcher(name, False)
+            self._alive.clear()
+
+
+class _InProcessSender(Sender):
+    def __init__(self, channel: str, hub: Hub) -> None:
+        super().__init__(channel)
+        self._hub = hub
+
+    def wait_ready(self, timeout_s: float) -> None:
+        with self._hub.changed:
+            if not self._hub.changed.wait_for(lambda: self.channel in self._hub.mailboxes, timeout_s):
+                raise self._absent(f" after {timeout_s:g} s")
+
+    def send(self, frame: Frame) -> None:
+        data = bytearray(encode(frame))
+        mailbox = self._hub.mailboxes.get(self.channel)
+        if mailbox is None:
+            raise self._absent()
+        mailbox.deliver(data)
+
+
+def _checked(channel: str) -> str:
+    """Refuse a name that would mean something else to the network."""
+    segments = channel.split("/")
+    if not all(segment and all(c.isalnum() or c in "-_." for c in segment) for segment in segments):
+        raise TransportError(
+            f"channel {channel!r}: use letters, digits, '-', '_' and '.', and '/' between them"
+        )
+    return channel

@@ -1,0 +1,44 @@
+"""The worker as a process: ``python -m runtime.worker_process --device edge --connect tcp/...``.
+
+It pins itself before any library starts threads, and ends when its standard input closes, which happens
+however its coordinator ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import click
+
+from runtime.commands.options import parse_numbers
+
+
+@click.command()
+@click.option("--device", required=True)
+@click.option("--connect", required=True)
+@click.option("--cpus", callback=parse_numbers)
+def main(device: str, connect: str, cpus: tuple[int, ...] | None) -> None:
+    """Serve one device of a deployment."""
+    if cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+    threading.Thread(target=_end_with_coordinator, daemon=True).start()
+
+    from profiler.allocator import tune_allocator
+    from runtime.worker import Worker
+    from runtime.zenoh_transport import ZenohTransport
+
+    tune_allocator()
+    with ZenohTransport(connect) as transport:
+        Worker(device, transport).run()
+
+
+def _end_with_coordinator() -> None:
+    while sys.stdin.buffer.read(1 << 10):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Fixtures and settings that every test shares."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "edgecut", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("edgecut")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Torch and its exporter warn of their own internals; nothing of ours is hidden by this.
+    for module in ("torch", "torchvision", "onnxscript", "copyreg"):
+        warnings.filterwarnings("ignore", module=rf"{module}(\..*)?")
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, which is also where `package.module:callable` is looked up."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    os.environ.setdefault("OMP_NUM_THREADS", "2")

@@ -1,0 +1,406 @@
+"""Samples and profiles: what is stored, what survives being killed, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from planner import Bundle, Emulation, ModelSource, ProfileTable, Sidecar, TensorSpec, Variant
+from planner.errors import (
+    BundleError,
+    DocumentError,
+    EdgecutError,
+    ImageError,
+    InputError,
+    MismatchError,
+    ModelError,
+    StorageError,
+)
+from profiler import backends
+from profiler.cut import CutModel, cut_model
+from profiler.images import default_pictures, folder_pictures, prepare
+from profiler.model import load_model
+from profiler.placement import available_cpus, placed, placement
+from profiler.runner import Runner, slowed
+from profiler.samples import SampleStore, stored_bytes, write_samples
+from profiler.session import ProfileRequest, profile
+from profiler.timing import Protocol, measure, trimmed_mean
+
+TINY = ModelSource("models:Tiny", input_shape=(3, 32, 32))
+QUICK = Protocol(warmup_runs=1, warmup_s=0, min_runs=3, min_s=0, max_runs=3)
+
+
+def make_samples(source: ModelSource, folder: Path, count: int = 4) -> CutModel:
+    model = load_model(source)
+    cut = cut_model(model)
+    write_samples(cut, model.preparation, list(default_pictures(count)), folder)
+    return cut
+
+
+def request(folder: Path, **changes: object) -> ProfileRequest:
+    given = {
+        "source": TINY,
+        "device": "edge",
+        "variants": (Variant("torch"), Variant("onnxruntime")),
+        "batches": (1,),
+        "samples": folder / "samples",
+        "output": folder / "edge.csv",
+        "placement": placement(threads=1),
+        "protocol": QUICK,
+    }
+    return ProfileRequest(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def test_every_bundle_is_measured_in_every_variant_and_batch(tmp_path: Path) -> None:
+    cut = make_samples(TINY, tmp_path / "samples")
+    summary = profile(request(tmp_path, batches=(1, 3)))
+    table = ProfileTable.load([tmp_path / "edge.csv"])
+    assert (summary.measured, summary.resumed) == (24, 0)
+    for variant in (Variant("torch"), Variant("onnxruntime")):
+        for batch in (1, 3):
+            assert table.missing("edge", variant, batch) == []
+    raw = [json.loads(line) for line in (tmp_path / "edge.samples.jsonl").read_text().splitlines()]
+    assert len(raw) == len(table.rows)
+    for row, line in zip(table.rows, raw, strict=True):
+        assert line["bundle"] == {"start": row.bundle.start, "stop": row.bundle.stop}
+        assert row.latency_s == pytest.approx(trimmed_mean(line["latency_s"]))
+    assert table.chain == cut.chain
+    assert profile(request(tmp_path, batches=(1, 3))).measured == 0
+
+
+@pytest.mark.parametrize("keep", [0, 1, 200, 300, 451])
+def test_a_half_written_table_resumes(tmp_path: Path, keep: int) -> None:
+    make_samples(TINY, tmp_path / "samples")
+    file = tmp_path / "edge.csv"
+    profile(request(tmp_path))
+    whole = ProfileTable.load([file])
+    file.write_bytes(file.read_bytes()[:keep])
+    if keep > 1:
+        with pytest.raises(DocumentError, match=r"half-written|no row"):
+            ProfileTable.load([file])
+    profile(request(tmp_path))
+    resumed = ProfileTable.load([file])
+    assert [row.key for row in resumed.rows] == [row.key for row in whole.rows]
+    assert len((tmp_path / "edge.samples.jsonl").read_text().splitlines()) == len(whole.rows)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import test_profile
+from profiler.session import profile
+folder = Path(sys.argv[1])
+profile(test_profile.request(folder), lambda step: print("row", flush=True))
+"""
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+def test_killed_at_any_moment_at_most_one_bundle_is_lost(tmp_path: Path, rows: int, kill: int) -> None:
+    make_samples(TINY, tmp_path / "samples")
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parent,
+    )
+    assert process.stdout
+    seen = 0
+    while seen < rows + 1:  # the first line says which bundles are passed over
+        assert process.stdout.readline()
+        seen += 1
+    process.send_signal(kill)
+    with process:
+        process.wait(30)
+    from planner.table import parse_rows
+
+    text = (tmp_path / "edge.csv").read_text()
+    assert len(parse_rows(text, "edge.csv", repair=True)) >= rows
+    summary = profile(request(tmp_path))
+    assert summary.resumed >= rows
+    assert len(ProfileTable.load([tmp_path / "edge.csv"]).rows) == 12
+
+
+def test_a_full_disk_keeps_what_was_measured(tmp_path: Path) -> None:
+    make_samples(TINY, tmp_path / "samples")
+    script = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from planner.errors import StorageError\n"
+        "import test_profile\n"
+        "from pathlib import Path\n"
+        "from profiler.session import profile\n"
+        "request = test_profile.request(Path(sys.argv[1]), variants=(test_profile.Variant('torch'),))\n"
+        "def shrink(step):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (900, resource.RLIM_INFINITY))\n"
+        "try:\n"
+        "    profile(request, shrink)\n"
+        "except StorageError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True, text=True, cwd=Path(__file__).parent, check=True,
+    )  # fmt: skip
+    assert "rows are safe" in done.stdout
+    assert "resumes" in done.stdout
+    summary = profile(request(tmp_path, variants=(Variant("torch"),)))
+    assert summary.resumed >= 1
+    assert summary.resumed + summary.measured == 6
+
+
+def test_two_profiles_on_one_table_are_refused(tmp_path: Path) -> None:
+    make_samples(TINY, tmp_path / "samples")
+
+    def again(step: object) -> None:
+        with pytest.raises(MismatchError, match="another profile is writing"):
+            profile(request(tmp_path))
+
+    profile(request(tmp_path, variants=(Variant("torch"),)), again)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"source": ModelSource("models:Tiny", seed=1, input_shape=(3, 32, 32))}, "holds feature maps of"),
+        ({"placement": placement(threads=2)}, "threads: 1 then, 2 now"),
+        ({"device": "nano"}, "holds rows of device 'edge'"),
+        ({"samples": Path("nowhere")}, "no stored feature maps"),
+        ({"variants": (Variant("torhc"),)}, "did you mean torch"),
+        ({"variants": (Variant("torch", "fp31"),)}, "fp32"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(tmp_path: Path, changes: dict, says: str) -> None:
+    make_samples(TINY, tmp_path / "samples")
+    profile(request(tmp_path, variants=(Variant("torch"),)))
+    before = (tmp_path / "edge.csv").read_bytes()
+    with pytest.raises(InputError, match=says):
+        profile(request(tmp_path, **changes))
+    assert (tmp_path / "edge.csv").read_bytes() == before
+
+
+def test_a_foreign_file_is_not_overwritten(tmp_path: Path) -> None:
+    make_samples(TINY, tmp_path / "samples")
+    (tmp_path / "edge.csv").write_text("my,own\n1,2\n")
+    with pytest.raises(DocumentError, match="not a profile table"):
+        profile(request(tmp_path))
+    assert (tmp_path / "edge.csv").read_text() == "my,own\n1,2\n"
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+@pytest.mark.parametrize("bundle", [Bundle(0, 1), Bundle(1, 3), Bundle(0, 3)])
+def test_a_saved_bundle_is_the_bundle(tmp_path: Path, name: str, bundle: Bundle) -> None:
+    cut = make_samples(TINY, tmp_path / "samples")
+    store = SampleStore(tmp_path / "samples", cut.chain)
+    (inputs,) = store.inputs(bundle.start, 1, 1)
+    (expected,) = store.inputs(bundle.stop, 1, 1)
+    backend = backends.find(name)(cut, 1)
+    backend.save(bundle, tmp_path / "bundle")
+    with backend.runner(bundle) as direct, backends.find(name).load(tmp_path / "bundle", 1) as loaded:
+        backend.close()
+        assert (loaded.inputs, loaded.outputs) == (direct.inputs, direct.outputs)
+        for runner in (direct, loaded):
+            before = inputs[0].copy()
+            np.testing.assert_allclose(runner(inputs)[0], expected[0], atol=1e-5)
+            np.testing.assert_array_equal(inputs[0], before)
+        with pytest.raises(BundleError, match="expected 1x"):
+            loaded((inputs[0].astype(np.float64),))
+        with pytest.raises(BundleError, match="expected 1 input"):
+            loaded(())
+
+
+@pytest.mark.parametrize("model", ["resnet18", "swin_t", "googlenet", "mobilenet_v3_small"])
+def test_onnx_slices_equal_torch(model: str, tmp_path: Path) -> None:
+    cut = make_samples(ModelSource(model), tmp_path / "samples", count=1)
+    store = SampleStore(tmp_path / "samples", cut.chain)
+    backend = backends.find("onnxruntime")(cut, 2)
+    layers = len(cut.chain)
+    for bundle in [
+        *(Bundle(k, k + 1) for k in range(layers)),
+        Bundle(0, layers),
+        Bundle(layers // 3, layers),
+    ]:
+        (inputs,), (expected,) = store.inputs(bundle.start, 1, 1), store.inputs(bundle.stop, 1, 1)
+        with backend.runner(bundle) as runner:
+            (found,) = runner(inputs)
+        assert np.abs(found - expected[0]).max() <= 1e-4 * np.abs(expected[0]).max(), bundle
+    backend.close()
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+@pytest.mark.parametrize("damage", ["empty", "cut", "noise", "absent"])
+def test_a_damaged_bundle_is_refused(tmp_path: Path, name: str, damage: str) -> None:
+    cut = cut_model(load_model(TINY))
+    backend = backends.find(name)(cut, 1)
+    file = tmp_path / "bundle"
+    backend.save(Bundle(0, 2), file)
+    backend.close()
+    whole = file.read_bytes()
+    changed = {"empty": b"", "cut": whole[: len(whole) // 2], "noise": os.urandom(2000)}
+    file.unlink() if damage == "absent" else file.write_bytes(changed[damage])
+    with pytest.raises(EdgecutError, match="bundle"):
+        backends.find(name).load(file, 1)
+
+
+@pytest.mark.parametrize(
+    "operation", ["system.default", "__class__.mro", "conv2d.nonsense", "os;import os.default", "getitem.x"]
+)
+def test_a_bundle_names_only_operators(tmp_path: Path, operation: str) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    cut = cut_model(load_model(TINY))
+    backends.find("torch")(cut, 1).save(Bundle(0, 1), tmp_path / "bundle")
+    with safe_open(tmp_path / "bundle", "pt") as stored:
+        metadata = stored.metadata()
+        weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    graph = json.loads(metadata["graph"])
+    graph["steps"][0]["operation"] = operation
+    save_file(weights, tmp_path / "bundle", {**metadata, "graph": json.dumps(graph)})
+    with pytest.raises(BundleError, match="no valid graph"):
+        backends.find("torch").load(tmp_path / "bundle", 1)
+
+
+def test_samples_are_the_feature_maps(tmp_path: Path) -> None:
+    import torch
+
+    cut = make_samples(TINY, tmp_path / "samples", count=5)
+    store = SampleStore(tmp_path / "samples", cut.chain)
+    assert store.count == 5
+    files = sum(file.stat().st_size for file in (tmp_path / "samples").glob("*.npy"))
+    assert files == stored_bytes(cut.chain, 5) + 128 * len(cut.chain.boundaries)
+    for start in range(len(cut.chain)):
+        for (inputs,), (outputs,) in zip(
+            store.inputs(start, 2, 9), store.inputs(start + 1, 2, 9), strict=True
+        ):
+            for one, after in zip(inputs, outputs, strict=True):
+                (found,) = cut.module(Bundle(start, start + 1))(torch.from_numpy(one[np.newaxis]))
+                np.testing.assert_allclose(found[0].numpy(), after, atol=1e-6)
+    assert len(store.inputs(0, 2, 9)) == 2
+    assert store.inputs(0, 8, 9)[0][0].shape == (8, 3, 32, 32)
+
+
+def test_damaged_samples_are_refused(tmp_path: Path) -> None:
+    cut = make_samples(TINY, tmp_path / "samples")
+    file = tmp_path / "samples" / "boundary_001_0.npy"
+    file.write_bytes(file.read_bytes()[:-4] + b"oops")
+    with pytest.raises(DocumentError, match="differs from the manifest"):
+        SampleStore(tmp_path / "samples", cut.chain).inputs(1, 1, 1)
+
+
+def test_samples_never_replace_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.txt").write_text("keep me")
+    with pytest.raises(StorageError, match="holds no samples"):
+        make_samples(TINY, tmp_path / "photos")
+    assert (tmp_path / "photos" / "holiday.txt").exists()
+
+
+def test_a_network_that_takes_no_images_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no image becomes"):
+        make_samples(ModelSource("models:Views", input_shape=(8, 12)), tmp_path / "samples")
+
+
+def test_unreadable_images_are_skipped_by_name(tmp_path: Path) -> None:
+    for place in range(3):
+        Image.new("RGB", (60, 50), (place * 40, 10, 200)).save(tmp_path / f"{place}.jpg")
+    Image.new("RGB", (60, 50)).save(tmp_path / "4.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "4.png").read_bytes()[:60])
+    (tmp_path / "empty.jpeg").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("not an image")
+    skipped: list[str] = []
+    found = list(folder_pictures(tmp_path, None, skipped))
+    assert len(found) == 4
+    assert sorted(Path(line.split(":")[0]).name for line in skipped) == ["broken.png", "empty.jpeg"]
+    for folder in (tmp_path / "none", tmp_path / "nothing"):
+        with pytest.raises(ImageError):
+            list(folder_pictures(folder, None, []))
+        folder.mkdir(exist_ok=True)
+
+
+def test_images_are_prepared_as_torchvision_does() -> None:
+    import torch
+    from torchvision import models
+
+    model = load_model(ModelSource("resnet18"))
+    assert model.preparation
+    for picture in default_pictures(3):
+        ours = prepare(picture, model.preparation, model.inputs[0])
+        theirs = models.get_model_weights("resnet18").DEFAULT.transforms()(picture.pixels)
+        assert ours.shape == (1, 3, 224, 224)
+        # Resampling weights differ in the last bits of 8-bit pixels.
+        assert float(torch.from_numpy(ours[0]).sub(theirs).abs().max()) < 0.1
+
+
+def test_default_images_are_the_same_every_time() -> None:
+    first, second = ([picture.digest for picture in default_pictures(20)] for _ in range(2))
+    assert first == second
+    assert len(set(first)) == 20
+
+
+class Counting(Runner):
+    def __init__(self) -> None:
+        super().__init__((TensorSpec((1,)),), (TensorSpec((1,)),))
+        self.seen: list[float] = []
+
+    def _run(self, arrays):  # type: ignore[no-untyped-def]
+        self.seen.append(float(arrays[0][0]))
+        return (arrays[0],)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 1), (3, 8), (20, 20)])
+def test_the_protocol_is_kept(low: int, high: int) -> None:
+    runner = Counting()
+    inputs = [(np.array([float(value)], np.float32),) for value in range(5)]
+    found = measure(runner, inputs, Protocol(2, 0, low, 0, high))
+    assert len(found.samples_s) == low
+    assert runner.seen == [0, 1, *(value % 5 for value in range(low))]
+    assert found.latency_s > 0
+    assert measure(runner, inputs, Protocol(1, 0, low, 1e9, high)).samples_s[high - 1] > 0
+
+
+@pytest.mark.parametrize(
+    ("samples", "mean"), [([1.0], 1.0), ([*range(1, 11)], 5.5), ([0.0, *[5.0] * 18, 1e9], 5.0)]
+)
+def test_trimmed_mean_by_hand(samples: list[float], mean: float) -> None:
+    assert trimmed_mean(samples) == mean
+
+
+def test_a_slowed_runner_waits() -> None:
+    runner = slowed(Counting(), 3.0)
+    before = time.monotonic()
+    runner((np.array([1.0], np.float32),))
+    assert time.monotonic() > before
+    assert slowed(runner, 1) is runner
+
+
+def test_placement_is_restored() -> None:
+    import torch
+
+    before, threads = available_cpus(), torch.get_num_threads()
+    wanted = placement(Emulation(threads=1, cpus=(before[0],), slowdown=2.0))
+    with placed(wanted):
+        assert available_cpus() == (before[0],)
+        assert torch.get_num_threads() == 1
+    assert (available_cpus(), torch.get_num_threads()) == (before, threads)
+    assert placement(Emulation(threads=1), threads=2).threads == 2
+    with pytest.raises(InputError, match="no processor"):
+        placement(cpus=(4095,))
+
+
+def test_the_sidecar_names_the_conditions(tmp_path: Path) -> None:
+    make_samples(TINY, tmp_path / "samples")
+    profile(request(tmp_path, variants=(Variant("torch"),), placement=placement(threads=1, cpus=(0,))))
+    sidecar = Sidecar.load(tmp_path / "edge.json")
+    assert sidecar.environment.threads == 1
+    assert sidecar.environment.cpus == (0,)
+    assert {"torch", "numpy"} <= set(sidecar.environment.libraries)
