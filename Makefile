@@ -12,8 +12,28 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[onnx,dev]'
 	touch $@
 
+# What the README shows: cut AlexNet, measure it on two emulated devices, solve, deploy, report.
+demo: $(READY)
+	mkdir -p demo
+	$(BIN)/edgecut inspect alexnet
+	$(BIN)/edgecut samples alexnet -o demo/samples
+	$(BIN)/edgecut profile alexnet --device edge --fleet $(FLEET) --backend onnxruntime \
+	    --samples demo/samples -o demo/edge.csv
+	$(BIN)/edgecut profile alexnet --device server --fleet $(FLEET) --backend onnxruntime \
+	    --samples demo/samples -o demo/server.csv
+	$(BIN)/edgecut solve --profiles demo/edge.csv demo/server.csv --fleet $(FLEET) -o demo/plan.json
+	rm -rf demo/run
+	$(BIN)/edgecut deploy demo/plan.json -o demo/run
+	$(BIN)/edgecut report demo/edge.csv demo/server.csv demo/run -o demo/report
+	@echo; echo "Open demo/report/run-forecast.png, run-baselines.png and run-chain.png."
+
 test: $(READY)
 	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python benchmarks/hop.py
+	$(BIN)/python benchmarks/profile_overhead.py
+	$(BIN)/python benchmarks/forecast.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

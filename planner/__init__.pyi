@@ -1,9 +1,11 @@
-from planner.chain import Boundary, Bundle, Chain, Layer, ModelSource, TensorSpec
-from planner.errors import EdgecutError
-from planner.fleet import Device, Emulation, Fleet, Link
-from planner.fleet_file import RADIOS, Radio, format_fleet, load_fleet, parse_fleet, save_fleet
-from planner.plan import Baseline, Cost, Hop, Limits, Outcome, Plan, Proof, Stage, Variant
-from planner.table import Environment, ProfileRow, ProfileTable, Sidecar
+from .chain import Boundary, Bundle, Chain, Layer, ModelSource, TensorSpec
+from .cost import CostModel
+from .errors import EdgecutError
+from .fleet import Device, Emulation, Fleet, Link
+from .fleet_file import RADIOS, Radio, format_fleet, load_fleet, parse_fleet, save_fleet
+from .plan import Baseline, Cost, Hop, Limits, Outcome, Plan, Proof, Stage, Variant
+from .solve import solve
+from .table import Environment, ProfileRow, ProfileTable, Sidecar
 
 __all__ = [
     "RADIOS",
@@ -12,6 +14,7 @@ __all__ = [
     "Bundle",
     "Chain",
     "Cost",
+    "CostModel",
     "Device",
     "EdgecutError",
     "Emulation",
@@ -36,4 +39,5 @@ __all__ = [
     "load_fleet",
     "parse_fleet",
     "save_fleet",
+    "solve",
 ]

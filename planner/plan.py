@@ -117,7 +117,10 @@ class Baseline:
 
 @document()
 class Plan:
-    """Stages in running order and the hops that join them; self-contained: it can be deployed alone."""
+    """Stages in running order and the hops that join them; self-contained: it can be deployed alone.
+
+    ``notes`` say what the optimum leaves out, such as a device that was not profiled.
+    """
 
     chain: Chain
     fleet: Fleet
@@ -128,6 +131,7 @@ class Plan:
     cost: Cost
     proof: Proof
     baselines: tuple[Baseline, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.batch < 1:

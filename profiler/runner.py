@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from planner.chain import Bundle, TensorSpec
 from planner.errors import BundleError
-from profiler.cut import CutModel
+
+if TYPE_CHECKING:
+    from profiler.cut import CutModel
 
 Array = npt.NDArray[np.generic]
 

@@ -23,6 +23,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 
+from typing_extensions import Self
+
 from planner.errors import TransportError
 from runtime.wire import MAX_FRAME_BYTES, Buffer, Frame, decode, encode
 
@@ -166,7 +168,7 @@ class Transport(ABC):
             mailbox.close()
         self._close()
 
-    def __enter__(self) -> Transport:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

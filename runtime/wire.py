@@ -70,6 +70,11 @@ class Frame:
         """Bytes of its tensors: what the cost model calls wire bytes."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
+    @property
+    def late_s(self) -> float:
+        """Seconds by which it reached this process after it was due; 0 where no link is shaped."""
+        return max(self.arrived_ns - self.due_ns, 0) / 1e9 if self.due_ns else 0.0
+
     def marked(self, *times_ns: int) -> Frame:
         """The same frame with more marks."""
         return replace(self, marks=(*self.marks, *times_ns))

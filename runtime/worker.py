@@ -29,7 +29,7 @@ from planner.errors import EdgecutError, TransportError, WorkerError
 from profiler import backends
 from profiler.runner import Runner, slowed
 from runtime.itinerary import OUTPUT, STATUS, SegmentOrder, StageOrder, WorkOrder, control, leg
-from runtime.shaping import shape_receiver, shape_sender
+from runtime.shaping import Pacer, ShapedReceiver, ShapedSender
 from runtime.transport import Receiver, Sender, Transport
 from runtime.wire import Frame, check_boundary
 
@@ -48,6 +48,7 @@ class Worker:
         self._computing = threading.Lock()  # a device runs one bundle at a time, as it was profiled
         self._reporting = threading.Lock()
         self._segments: list[_Segment] = []
+        self._pacers: dict[tuple[str, str], Pacer] = {}
 
     def run(self) -> None:
         """Serve until told to stop. Failures are reported to the coordinator, not raised."""
@@ -97,6 +98,15 @@ class Worker:
         for order in work.segments:
             runners = [load_stage(stage, work) for stage in order.stages]
             self._segments.append(_Segment(self, order, runners, work.window))
+
+    def sender(self, order: SegmentOrder) -> Sender:
+        """The sending end of a segment, paced if its link is emulated; segments share a link's time."""
+        sender = self._transport.sender(OUTPUT if order.link is None else leg(order.place + 1))
+        if order.link is None or not order.link.emulate:
+            return sender
+        if order.link.pair not in self._pacers:
+            self._pacers[order.link.pair] = Pacer(order.link)
+        return ShapedSender(sender, self._pacers[order.link.pair])
 
     def _report(self, state: str, reason: str = "") -> None:
         with self._reporting:
@@ -151,10 +161,8 @@ class _Segment:
 
     def __init__(self, worker: Worker, order: SegmentOrder, runners: Sequence[Runner], window: int) -> None:
         self._worker, self._order, self._runners = worker, order, runners
-        self._receiver: Receiver = shape_receiver(worker.transport.receiver(leg(order.place), window + 1))
-        sender = worker.transport.sender(leg(order.place + 1) if order.link else OUTPUT)
-        emulated = order.link if order.link and order.link.emulate else None
-        self._sender: Sender = shape_sender(sender, emulated)
+        self._receiver: Receiver = ShapedReceiver(worker.transport.receiver(leg(order.place), window + 1))
+        self._sender = worker.sender(order)
         self._outgoing: queue.Queue[tuple[Frame, int] | None] = queue.Queue(window + 2)
         self._threads = [
             threading.Thread(target=self._guard, args=(part,), daemon=True)

@@ -1,0 +1,272 @@
+"""Random instances and documents for property tests, and an enumerator that solves small instances."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from planner.chain import Boundary, Bundle, Chain, Layer, ModelSource, TensorSpec
+from planner.fleet import Device, Fleet, Link
+from planner.plan import Baseline, Cost, Hop, Limits, Outcome, Plan, Proof, Stage, Variant
+from planner.table import Environment, ProfileRow, ProfileTable, Sidecar
+
+VARIANTS = (Variant("torch"), Variant("onnxruntime", "int8", 1.5e9))
+
+
+def make_chain(boundary_bytes: list[int]) -> Chain:
+    """A chain whose boundaries carry so many bytes for one sample."""
+    layers = tuple(Layer(f"layer{k}", 1, 4, 10) for k in range(len(boundary_bytes) - 1))
+    boundaries = tuple(Boundary((TensorSpec((1, size), "uint8"),)) for size in boundary_bytes)
+    return Chain(ModelSource("net"), "0" * 64, layers, boundaries)
+
+
+def make_row(
+    device: str,
+    start: int,
+    stop: int,
+    latency_s: float,
+    *,
+    variant: Variant = VARIANTS[0],
+    batch: int = 1,
+    energy_j: float | None = None,
+) -> ProfileRow:
+    bundle = Bundle(start, stop)
+    return ProfileRow(
+        device, bundle, variant, batch, latency_s, latency_s, latency_s, 0.0, latency_s, 9, 0.0, energy_j
+    )
+
+
+@dataclass(frozen=True)
+class Instance:
+    chain: Chain
+    fleet: Fleet
+    table: ProfileTable
+
+
+@st.composite
+def instances(draw: st.DrawFn) -> Instance:
+    """2-4 devices with 0-2 variants each, 1-5 layers, any links. Hypothesis draws the structure, a
+    seed the numbers: small whole ones in half of the instances, so that many plans tie."""
+    numbers = random.Random(draw(st.integers(0, 2**32)))
+    ties = draw(st.booleans())
+
+    def number(most: int) -> float:
+        return numbers.randint(1, most) * 1.0 if ties else numbers.uniform(0.5, most)
+
+    chain = make_chain([numbers.randint(1, 30) * 1000 for _ in range(draw(st.integers(2, 6)))])
+    names = ["edge", "server", "cloud", "gpu"][: draw(st.integers(2, 4))]
+    devices = []
+    for name in names:
+        battery = draw(st.booleans())
+        idle = number(2) if draw(st.booleans()) else 0.0
+        devices.append(Device(name, battery, active_power_w=number(6), idle_power_w=idle))
+    radio = draw(st.booleans())
+    links = tuple(
+        Link(
+            source,
+            target,
+            bandwidth_bytes_per_s=number(5) * 1e6,
+            latency_s=number(4) * 1e-3 if draw(st.booleans()) else 0.0,
+            send_power_w=number(3) if radio else 0.0,
+            receive_power_w=number(2) if radio else 0.0,
+        )
+        for source, target in itertools.permutations(names, 2)
+        if draw(st.integers(0, 3))  # three links in four
+    )
+    sink = draw(st.sampled_from([names[0], names[0], names[-1]]))
+    most_ways = 6
+    rows = []
+    for name in names:
+        for variant in VARIANTS[: min(draw(st.integers(0, 2)), most_ways)]:
+            most_ways -= 1
+            for bundle in chain.bundles():
+                latency = len(bundle) * number(20) * 1e-3
+                metered = number(50) * 1e-3 if draw(st.booleans()) and bundle.start == 0 else None
+                rows.append(
+                    make_row(name, bundle.start, bundle.stop, latency, variant=variant, energy_j=metered)
+                )
+    return Instance(chain, Fleet(names[0], sink, tuple(devices), links), ProfileTable(chain, tuple(rows)))
+
+
+def every_plan(instance: Instance) -> list[tuple[float, float, int]]:
+    """Latency, energy and number of parts of every plan, written without the planner's pricing."""
+    chain, fleet = instance.chain, instance.fleet
+    links = {link.pair: link for link in fleet.links}
+
+    def energy(time: float, powers: dict[str, float]) -> float:
+        """Joules of the battery devices over ``time``; those not in ``powers`` idle."""
+        return sum(
+            powers.get(device.name, device.idle_power_w) * time for device in fleet.devices if device.battery
+        )
+
+    def stage(row: ProfileRow) -> tuple[float, float]:
+        power = fleet.device(row.device).active_power_w or 0.0
+        if row.energy_j is not None:
+            power = row.energy_j / row.latency_s
+        return row.latency_s, energy(row.latency_s, {row.device: power})
+
+    def route_cost(boundary: int, route: tuple[str, ...]) -> tuple[float, float]:
+        latency, joules = 0.0, 0.0
+        for pair in zip(route, route[1:], strict=False):
+            link = links[pair]
+            time = chain.boundaries[boundary].nbytes / link.bandwidth_bytes_per_s
+            latency += link.latency_s + time
+            radio = {link.source: link.send_power_w, link.target: link.receive_power_w}
+            joules += energy(time, radio) + energy(link.latency_s, {})
+        return latency, joules
+
+    def routes(source: str, target: str) -> list[tuple[str, ...]]:
+        if (source, target) in links:
+            return [(source, target)]
+        between = [device.name for device in fleet.devices if device.name not in (source, target)]
+        candidates = [
+            (source, *relays, target)
+            for count in range(1, len(between) + 1)
+            for relays in itertools.permutations(between, count)
+        ]
+        return [
+            route
+            for route in candidates
+            if all(pair in links for pair in zip(route, route[1:], strict=False))
+        ]
+
+    names = [device.name for device in fleet.devices]
+    hops = {
+        (boundary, source, target): [route_cost(boundary, route) for route in routes(source, target)]
+        for boundary in range(len(chain) + 1)
+        for source, target in itertools.permutations(names, 2)
+    }
+    stages = [(row, *stage(row)) for row in instance.table.rows]
+
+    def onward(
+        boundary: int, device: str, last: Variant | None, moved: bool
+    ) -> Iterator[tuple[float, float, int]]:
+        """Everything that can follow once the tensors at ``boundary`` are on ``device``."""
+        if boundary == len(chain) and device == fleet.sink:
+            yield 0.0, 0.0, 0
+        if not moved:
+            for target in names:
+                for latency, joules in hops.get((boundary, device, target), []):
+                    for rest in onward(boundary, target, None, True):
+                        yield latency + rest[0], joules + rest[1], 1 + rest[2]
+        for row, latency, joules in stages:
+            if (row.bundle.start, row.device) == (boundary, device) and row.variant != last:
+                for rest in onward(row.bundle.stop, device, row.variant, False):
+                    yield latency + rest[0], joules + rest[1], 1 + rest[2]
+
+    return list(onward(0, fleet.source, None, False))
+
+
+# Documents -----------------------------------------------------------------------------------------
+
+names = st.text(st.characters(categories=["L", "Nd"]) | st.sampled_from("-_."), min_size=1, max_size=8)
+words = st.text(st.characters(categories=["L", "Nd"]) | st.sampled_from("-_. "), max_size=8)
+positive = st.floats(1e-9, 1e9)
+not_negative = st.just(0.0) | positive
+costs = st.builds(Cost, not_negative, not_negative)
+variants = st.builds(Variant, names, names, st.none() | positive, st.booleans())
+devices = st.builds(Device, names, st.booleans(), st.none() | not_negative, not_negative)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> Fleet:
+    members = draw(st.lists(devices, min_size=1, max_size=4, unique_by=lambda device: device.name))
+    pairs = list(itertools.permutations([device.name for device in members], 2))
+    chosen = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
+    links = tuple(
+        Link(*pair, draw(positive), *(draw(not_negative) for _ in range(3)), draw(st.booleans()))
+        for pair in chosen
+    )
+    ends = st.sampled_from([device.name for device in members])
+    return Fleet(draw(ends), draw(ends), tuple(members), links)
+
+
+specs = st.builds(
+    TensorSpec, st.lists(st.integers(1, 99), max_size=4).map(tuple), st.sampled_from(["float32", "bfloat16"])
+)
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> Chain:
+    counts = st.integers(0, 2**40)
+    layers = draw(st.lists(st.builds(Layer, words, counts, counts, counts), min_size=1, max_size=4))
+    boundaries = st.builds(Boundary, st.lists(specs, min_size=1, max_size=3).map(tuple))
+    source = st.builds(
+        ModelSource,
+        names,
+        words,
+        counts,
+        st.sampled_from(["layer", "op"]),
+        st.none() | counts,
+        st.none() | st.lists(counts).map(tuple),
+    )
+    count = len(layers) + 1
+    both = draw(st.lists(boundaries, min_size=count, max_size=count))
+    return Chain(draw(source), draw(words), tuple(layers), tuple(both))
+
+
+rows = st.builds(
+    ProfileRow,
+    device=names,
+    bundle=st.builds(lambda start, size: Bundle(start, start + size), st.integers(0, 99), st.integers(1, 99)),
+    variant=variants,
+    batch=st.integers(1, 512),
+    latency_s=positive,
+    latency_median_s=positive,
+    latency_p95_s=positive,
+    latency_std_s=not_negative,
+    cpu_time_s=not_negative,
+    runs=st.integers(1, 1000),
+    load_s=not_negative,
+    energy_j=st.none() | not_negative,
+)
+environments = st.builds(
+    Environment,
+    words,
+    words,
+    words,
+    st.dictionaries(names, words, max_size=3),
+    st.integers(1, 64),
+    st.lists(st.integers(0, 63)).map(tuple),
+    st.floats(1, 100),
+)
+sidecars = st.builds(Sidecar, names, chains(), environments, words, words)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Any path over a fleet in which every device reaches every other."""
+    chain, members = draw(chains()), draw(st.lists(names, min_size=2, max_size=3, unique=True))
+    links = tuple(Link(*pair, draw(positive)) for pair in itertools.permutations(members, 2))
+    device = st.sampled_from(members)
+    fleet = Fleet(draw(device), draw(device), tuple(Device(name) for name in members), links)
+
+    def path() -> tuple[tuple[Stage, ...], tuple[Hop, ...]]:
+        cuts = sorted(draw(st.sets(st.integers(1, len(chain) - 1))) if len(chain) > 1 else ())
+        stages, hops, at = [], [], fleet.source
+        for start, stop in itertools.pairwise([0, *cuts, len(chain)]):
+            stages.append(Stage(draw(device), Bundle(start, stop), draw(variants), draw(costs)))
+        for boundary, name in [*((s.bundle.start, s.device) for s in stages), (len(chain), fleet.sink)]:
+            if name != at:
+                hops.append(Hop(boundary, (at, name), "raw", draw(st.integers(0, 2**40)), draw(costs)))
+            at = name
+        return tuple(stages), tuple(hops)
+
+    proof = Proof(
+        draw(words),
+        draw(st.sampled_from(Outcome)),
+        draw(st.sampled_from(["latency", "energy"])),
+        *(draw(not_negative) for _ in range(3)),
+        draw(st.integers(0, 9999)),
+        *(draw(not_negative) for _ in range(2)),
+        draw(words),
+    )
+    limits = Limits(draw(st.none() | positive), draw(st.none() | positive))
+    by_hand = tuple(Baseline(draw(words), *path(), draw(costs)) for _ in range(draw(st.integers(0, 2))))
+    notes = tuple(draw(st.lists(words, max_size=2)))
+    batch = draw(st.integers(1, 64))
+    return Plan(chain, fleet, batch, limits, *path(), draw(costs), proof, by_hand, notes)
