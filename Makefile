@@ -25,7 +25,9 @@ demo: $(READY)
 	rm -rf demo/run
 	$(BIN)/edgecut deploy demo/plan.json -o demo/run
 	$(BIN)/edgecut report demo/edge.csv demo/server.csv demo/run -o demo/report
-	@echo; echo "Open demo/report/run-forecast.png, run-baselines.png and run-chain.png."
+	@echo; echo "Open demo/report/forecast.png, baselines.png, chain.png and bundles-edge.png."; \
+	    grep total demo/report/forecast.csv | awk -F, '{printf "Forecast %.2f ms, measured %.2f ms (median): error %+.1f %%
+", $$3 * 1e3, $$4 * 1e3, $$7 * 100}'
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -159,7 +159,7 @@ def answer(back: Receiver) -> dict[str, int]:
 
 
 def show(*cells: str) -> None:
-    print("".join(cell.rjust(14) for cell in cells).lstrip("\n"), flush=True)  # noqa: T201
+    print("".join(cell.rjust(14) for cell in cells).lstrip("\n"), flush=True)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,8 @@ def from_data(kind: type[T], data: object, file: object) -> T:
         document: T = _adapter(kind).validate_json(json.dumps(data, default=str))
         return document
     except ValidationError as found:
-        first = found.errors()[0]
+        # An unknown key is often why another one is missing: say it first.
+        first = min(found.errors(), key=lambda error: error["type"] != "unexpected_keyword_argument")
         problem, remedy = _problem(kind, first)
         raise DocumentError(file, _place(first), problem, remedy) from None
 

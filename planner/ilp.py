@@ -77,8 +77,8 @@ def minimise(
         problem.addConstraint(pulp.LpConstraint(used, pulp.LpConstraintLE, rhs=ceiling * _MICRO))
 
     found = _run_cbc(problem, time_limit_s, threads)
-    if found is None:
-        return None
+    if found is None or (found[0] is Outcome.FEASIBLE and not binding):
+        return None  # where a linear programme stops on its way, there is no path yet
     outcome, names, bound = found
     path = np.array(sorted(int(name.removeprefix("x")) for name in names), dtype=np.int64)
     total = float(weight[path].sum())

@@ -80,7 +80,7 @@ class _Search:
         if arcs.size == best.arcs.size or time.perf_counter() > self.deadline:
             return best
         weight = self.graph.weight
-        preference = weight[other] + _TIE_BREAK * (np.arange(arcs.max() + 1) < self.graph.parts)
+        preference = weight[other] + _TIE_BREAK * (np.arange(self.graph.tail.size) < self.graph.parts)
         budgets = [(weight[name], most[name]) for name in most]
         equal = minimise(self.graph, arcs, preference, budgets, time_limit_s=self._seconds_left())
         proven = equal is not None and equal.outcome is Outcome.OPTIMAL

@@ -6,6 +6,10 @@ which would overwrite a stored feature map. What does not depend on the input is
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +59,8 @@ def capture(model: LoadedModel, inputs: tuple[torch.Tensor, ...]) -> Captured:
     """
     name = model.source.name
     try:
-        program = torch.export.export(model.module, inputs, strict=False).run_decompositions({})
+        with quiet():
+            program = torch.export.export(model.module, inputs, strict=False).run_decompositions({})
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         remedy = "torch.export must be able to capture it: no branching on tensor values"
@@ -77,6 +82,19 @@ def capture(model: LoadedModel, inputs: tuple[torch.Tensor, ...]) -> Captured:
     weights = {target: stored[target].detach() for target in given.values()}
     parameters = {target: weights[target].numel() for target in signature.inputs_to_parameters.values()}
     return _fold(graph, given, weights, parameters)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep a library's warnings and logged tracebacks to itself; what matters arrives as an exception."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _fold(

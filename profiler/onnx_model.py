@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
-import onnx_ir as ir
 import torch
 
 from planner.chain import Bundle
-from planner.errors import BundleError, StorageError
+from planner.errors import BundleError, MissingDependencyError, StorageError
+from profiler.capture import quiet
 from profiler.cut import CutModel
+
+try:
+    import onnx_ir as ir
+    import onnxscript  # noqa: F401 - the exporter needs it
+except ImportError as error:
+    raise MissingDependencyError(error.name or "onnxscript", "exporting to ONNX", "onnx") from error
 
 
 class OnnxModel:
@@ -46,7 +49,7 @@ class OnnxModel:
         dtypes = {spec.dtype: getattr(torch, spec.dtype) for spec in cut.specs(0)}
         inputs = tuple(torch.zeros(spec.shape, dtype=dtypes[spec.dtype]) for spec in cut.specs(0))
         try:
-            with _quiet():
+            with quiet(), contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
                 program = torch.onnx.export(
                     module,
                     inputs,
@@ -97,17 +100,3 @@ class OnnxModel:
 
     def close(self) -> None:
         self._folder.cleanup()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and deprecation notes out of the user's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

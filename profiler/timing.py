@@ -3,7 +3,7 @@
 ::
 
     load ──► warm-up ──────────────► timed runs ────────────────────────────► statistics
-             at least 3 runs and     at least 20 runs and 0.75 s, at most     trimmed mean, median,
+             at least 3 runs and     at least 20 runs and 1 s, at most        trimmed mean, median,
              0.05 s                  500; each on the next stored map         p95, deviation; all
                                                                               samples kept
     one run:   host array ──► runner ──► host array        wall clock around it, CPU clock beside it
@@ -32,7 +32,7 @@ class Protocol:
     warmup_runs: int = 3
     warmup_s: float = 0.05
     min_runs: int = 20
-    min_s: float = 0.75
+    min_s: float = 1.0
     max_runs: int = 500
 
 

@@ -8,9 +8,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+_PIPE_WIDTH = 160
+
 
 def console(*, stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False)
+    out = Console(stderr=stderr, highlight=False)
+    # A file or a pipe has no width; a table must not be folded into it.
+    return out if out.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
 
 
 def table(

@@ -19,6 +19,7 @@ from planner.chain import Chain
 from planner.plan import Baseline, Hop, Plan, Stage
 from planner.run import Run
 from planner.table import ProfileRow
+from planner.verdict import verdict
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; hops are grey.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -64,7 +65,7 @@ def draw_chain(chain: Chain, plan: Plan | None, file: Path) -> None:
         colours = _colours(plan.devices)
         for stage in plan.stages:
             left, right = stage.bundle.start + 0.5, stage.bundle.stop + 0.5
-            axes.axvspan(left, right, color=colours[stage.device], alpha=0.16, zorder=0)
+            axes.axvspan(left, right, color=colours[stage.device], alpha=0.16, linewidth=0, zorder=0)
         used = dict.fromkeys(stage.device for stage in plan.stages)
         legend = [Patch(color=colours[name], alpha=0.3, label=f"runs on {name}") for name in used]
     if cuts:
@@ -79,7 +80,7 @@ def draw_chain(chain: Chain, plan: Plan | None, file: Path) -> None:
         title = f"{chain.source.name}: {layers} layers; {finding}"
     axes.set_title(title, loc="left")
     if legend:
-        axes.legend(handles=legend, frameon=False, loc="upper right")
+        figure.legend(handles=legend, frameon=False, ncols=len(legend), loc="outside lower left")
     _save(figure, file)
 
 
@@ -160,9 +161,8 @@ def draw_baselines(plan: Plan, file: Path) -> None:
         for device in plan.fleet.devices
     ]
     handles.append(Patch(facecolor=_HOP, hatch="///", edgecolor="white", label="communication"))
-    below = (0, -0.16 - 0.25 / len(entries))
-    axes.legend(handles=handles, frameon=False, ncols=len(handles), loc="upper left", bbox_to_anchor=below)
-    axes.set_title(_gain(plan), loc="left")
+    figure.legend(handles=handles, frameon=False, ncols=len(handles), loc="outside lower left")
+    axes.set_title(f"{plan.chain.source.name}: {verdict(plan)}", loc="left", fontsize=11)
     _save(figure, file)
 
 
@@ -170,24 +170,6 @@ def _in_order(entry: Baseline) -> list[Stage | Hop]:
     placed: list[tuple[int, Stage | Hop]] = [(2 * stage.bundle.start + 1, stage) for stage in entry.stages]
     placed += [(2 * hop.boundary, hop) for hop in entry.hops]
     return [part for _, part in sorted(placed, key=lambda each: each[0])]
-
-
-def _gain(plan: Plan) -> str:
-    energy = plan.proof.objective == "energy"
-
-    def value(entry: Plan | Baseline) -> float:
-        return entry.cost.energy_j if energy else entry.cost.latency_s
-
-    whole = [entry for entry in plan.baselines if len({stage.device for stage in entry.stages}) == 1]
-    if not whole:
-        return f"{plan.chain.source.name}: plan and baselines"
-    best = min(whole, key=value)
-    if len({stage.device for stage in plan.stages}) == 1:
-        return f"{plan.chain.source.name}: not splitting is best ({best.name})"
-    word = "less energy" if energy else "faster"
-    gain = 1 - value(plan) / value(best) if energy else value(best) / value(plan)
-    amount = f"{gain * 100:.0f} % {word}" if energy else f"{gain:.2f} x {word}"
-    return f"{plan.chain.source.name}: the split is {amount} than the best single device ({best.name})"
 
 
 def draw_forecast(run: Run, file: Path) -> None:
@@ -216,7 +198,7 @@ def draw_forecast(run: Run, file: Path) -> None:
     axes.invert_yaxis()
     axes.margins(x=0.3)
     axes.set_xlabel("time [ms]")
-    axes.legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.2 - 0.2 / len(parts)))
+    figure.legend(frameon=False, ncols=2, loc="outside lower left")
     total = parts[-1]
     word = "above" if total.error >= 0 else "below"
     title = f"measured latency is {abs(total.error) * 100:.1f} % {word} its forecast"

@@ -17,43 +17,62 @@ from planner.run import Run
 from planner.table import ProfileTable
 from runtime import plots
 
+Subject = Run | Plan | ProfileTable
+
 
 def write_report(subjects: Sequence[Path], folder: Path) -> list[Path]:
     """Report on runs (folders), plans (JSON) and profile tables (CSV); returns the files written.
 
-    Raises ``DocumentError`` for a file that is none of these.
+    Raises ``DocumentError`` for a file that is none of these, before anything is written.
     """
+    # Tables first: a plan's picture of the chain, which shows the cuts, replaces theirs.
+    loaded = sorted(((file, _load(file)) for file in subjects), key=lambda each: _ORDER[type(each[1])])
+    chains = {_chain(subject).digest for _, subject in loaded}
+    plans = sum(not isinstance(subject, ProfileTable) for _, subject in loaded)
+    written: dict[Path, None] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written: list[Path] = []
-        for subject in subjects:
-            prefix = f"{subject.resolve().stem}-" if len(subjects) > 1 else ""
-            written += _report(subject, folder, prefix)
+        for file, subject in loaded:
+            prefix = f"{_chain(subject).source.label}-" if len(chains) > 1 else ""
+            if isinstance(subject, ProfileTable):
+                files = _profile_report(subject, folder, prefix)
+            else:
+                prefix = f"{file.resolve().stem}-" if plans > 1 else prefix
+                if isinstance(subject, Run):
+                    files = _run_report(subject, folder, prefix)
+                else:
+                    files = _plan_report(subject, folder, prefix)
+            written.update(dict.fromkeys(files))
     except OSError as error:
         raise StorageError(f"cannot write the report to {folder}: {error}", "pass another -o") from error
-    return written
+    return list(written)
 
 
-def _report(subject: Path, folder: Path, prefix: str) -> list[Path]:
-    if subject.is_dir():
-        return _run_report(Run.load(subject), folder, prefix)
-    if subject.suffix == ".csv":
-        if subject.name == "run.csv":
-            return _run_report(Run.load(subject.parent), folder, prefix)
-        return _profile_report(ProfileTable.load([subject]), folder, prefix)
-    text = read_text(subject)
+_ORDER = {ProfileTable: 0, Plan: 1, Run: 2}
+
+
+def _chain(subject: Subject) -> Chain:
+    if isinstance(subject, Run):
+        return subject.info.plan.chain
+    return subject.chain
+
+
+def _load(file: Path) -> Subject:
+    if file.is_dir():
+        return Run.load(file)
+    if file.name in ("run.csv", "run.json"):
+        return Run.load(file.parent)
+    if file.suffix == ".csv":
+        return ProfileTable.load([file])
+    text = read_text(file)
     try:
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError):
         data = None
     if isinstance(data, dict) and data.get("schema") == PLAN_SCHEMA:
-        return _plan_report(Plan.load(subject), folder, prefix)
-    raise DocumentError(
-        subject,
-        "",
-        "is neither a run, a plan nor a profile",
-        "pass a run's folder, a plan.json or a profile .csv",
-    )
+        return Plan.load(file)
+    remedy = "pass a run's folder, a plan.json or a profile .csv"
+    raise DocumentError(file, "", "is neither a run, a plan nor a profile", remedy)
 
 
 def _chain_report(chain: Chain, plan: Plan | None, folder: Path, prefix: str) -> list[Path]:
@@ -77,15 +96,14 @@ def _chain_report(chain: Chain, plan: Plan | None, folder: Path, prefix: str) ->
 
 def _profile_report(table: ProfileTable, folder: Path, prefix: str) -> list[Path]:
     written = _chain_report(table.chain, None, folder, prefix)
-    bundles = folder / f"{prefix}bundles.csv"
-    table.frame().to_csv(bundles, index=False)
-    written.append(bundles)
     groups = dict.fromkeys((row.device, row.batch) for row in table.rows)
     for device, batch in groups:
         rows = [row for row in table.rows if (row.device, row.batch) == (device, batch)]
-        picture = folder / f"{prefix}bundles-{device}{f'-batch{batch}' if batch > 1 else ''}.png"
+        name = f"{prefix}bundles-{device}" + (f"-batch{batch}" if batch > 1 else "")
+        bundles, picture = folder / f"{name}.csv", folder / f"{name}.png"
+        ProfileTable(table.chain, tuple(rows)).frame().to_csv(bundles, index=False)
         plots.draw_bundles(table.chain, rows, picture)
-        written.append(picture)
+        written += [bundles, picture]
     return written
 
 

@@ -19,11 +19,10 @@ import time
 from dataclasses import dataclass, replace
 
 from planner.fleet import Link
+from profiler.runner import sleep_until
 from runtime.transport import Receiver, Sender
 from runtime.wire import Frame
 
-# Waking from a sleep takes up to this long on a quiet machine; the rest is spent spinning.
-_WAKE_NS = 200_000
 # A sender returns so long before the link is free, or it would be idle until the next send.
 _LEAD_NS = 300_000
 
@@ -42,9 +41,7 @@ class Clock:
 
     def spin_until(self, deadline_ns: int) -> None:
         """Return at ``deadline_ns``, late by microseconds."""
-        self.sleep_until(deadline_ns - _WAKE_NS)
-        while time.monotonic_ns() < deadline_ns:
-            pass
+        sleep_until(deadline_ns)
 
 
 CLOCK = Clock()
@@ -67,6 +64,11 @@ class Pacer:
         self.clock = clock
         self._lock = threading.Lock()
         self._free_ns = 0
+
+    @property
+    def free_ns(self) -> int:
+        """When the link is next free: monotonic nanoseconds, possibly past."""
+        return self._free_ns
 
     def take(self, wire_bytes: int) -> Slot:
         """Reserve the link for ``wire_bytes``, from now or from when it is next free."""
@@ -100,6 +102,10 @@ class ShapedSender(Sender):
             self._sender.send(replace(frame, sent_ns=slot.start, due_ns=slot.due))
         if self._wait:
             self._pacer.clock.sleep_until(slot.free - _LEAD_NS)
+
+    @property
+    def free_ns(self) -> int:
+        return self._pacer.free_ns
 
     def close(self) -> None:
         self._sender.close()
@@ -152,8 +158,3 @@ def shape_sender(sender: Sender, link: Link | None, pacers: dict[Link, Pacer] | 
         return sender
     pacers = {} if pacers is None else pacers
     return ShapedSender(sender, pacers.setdefault(link, Pacer(link)))
-
-
-def shape_receiver(receiver: Receiver) -> ShapedReceiver:
-    """``receiver`` holding frames of shaped links until they are due, and passing on all others."""
-    return ShapedReceiver(receiver)

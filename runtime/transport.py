@@ -49,6 +49,11 @@ class Sender(ABC):
         travel and for a channel without a receiver; a frame sent while the receiver dies may be lost.
         """
 
+    @property
+    def free_ns(self) -> int:
+        """When the link under it is next free, monotonic nanoseconds; 0 where nobody knows."""
+        return 0
+
     def close(self) -> None:  # noqa: B027 - a sender may hold nothing
         """Let go of the channel."""
 
@@ -152,9 +157,9 @@ class Transport(ABC):
         self._attach(mailbox)
         return mailbox
 
-    @abstractmethod
     def declare_alive(self, name: str) -> None:
         """Let every watcher know ``name`` until this transport closes or its process dies."""
+        self._declare_alive(_checked(name))
 
     @abstractmethod
     def watch(self, watcher: Watcher) -> None:
@@ -182,6 +187,9 @@ class Transport(ABC):
 
     @abstractmethod
     def _sender(self, channel: str, urgent: bool) -> Sender: ...
+
+    @abstractmethod
+    def _declare_alive(self, name: str) -> None: ...
 
     @abstractmethod
     def _attach(self, mailbox: Mailbox) -> None: ...
@@ -215,7 +223,7 @@ class InProcessTransport(Transport):
         self._alive: set[str] = set()
         self._watchers: list[Watcher] = []
 
-    def declare_alive(self, name: str) -> None:
+    def _declare_alive(self, name: str) -> None:
         with self._hub.changed:
             self._alive.add(name)
             self._hub.alive.add(name)
@@ -267,18 +275,15 @@ class _InProcessSender(Sender):
                 raise self._absent(f" after {timeout_s:g} s")
 
     def send(self, frame: Frame) -> None:
-        data = bytearray(encode(frame))
+        data = encode(frame)
         mailbox = self._hub.mailboxes.get(self.channel)
         if mailbox is None:
             raise self._absent()
         mailbox.deliver(data)
 
 
-def _checked(channel: str) -> str:
+def _checked(name: str) -> str:
     """Refuse a name that would mean something else to the network."""
-    segments = channel.split("/")
-    if not all(segment and all(c.isalnum() or c in "-_." for c in segment) for segment in segments):
-        raise TransportError(
-            f"channel {channel!r}: use letters, digits, '-', '_' and '.', and '/' between them"
-        )
-    return channel
+    if not all(part and all(c.isalnum() or c in "-_." for c in part) for part in name.split("/")):
+        raise TransportError(f"{name!r}: use letters, digits, '-', '_' and '.', and '/' between them")
+    return name

@@ -80,15 +80,16 @@ class Frame:
         return replace(self, marks=(*self.marks, *times_ns))
 
 
-def encode(frame: Frame) -> bytes:
-    """The frame as one run of bytes; each tensor is copied once."""
-    return b"".join(encode_parts(frame))
+def encode(frame: Frame) -> bytearray:
+    """The frame as one run of bytes; each tensor is copied once. Raises as ``encode_parts`` does."""
+    return bytearray().join(encode_parts(frame))
 
 
 def encode_parts(frame: Frame) -> list[bytes | memoryview]:
     """The pieces of an encoded frame in order, without copying contiguous little-endian tensors.
 
-    Raises ``TransportError`` for a dtype or rank that does not travel, or an extent below 1.
+    Raises ``TransportError`` for a dtype or rank that does not travel, an extent below 1, and more than
+    ``MAX_FRAME_BYTES`` in all.
     """
     if frame.tensors and frame.body is not None:
         raise TransportError("a frame carries tensors or a body, found both")
@@ -114,6 +115,8 @@ def encode_parts(frame: Frame) -> list[bytes | memoryview]:
         parts.append(bytes(_padding(length)))
         parts.append(array.reshape(-1).view(np.uint8).data)
         length += _padding(length) + array.nbytes
+    if length > MAX_FRAME_BYTES:
+        raise TransportError(f"a frame has at most {MAX_FRAME_BYTES} bytes, found {length}")
     return parts
 
 

@@ -26,10 +26,11 @@ import numpy as np
 
 from planner.documents import file_digest, from_data
 from planner.errors import EdgecutError, TransportError, WorkerError
+from planner.fleet import Link
 from profiler import backends
 from profiler.runner import Runner, slowed
 from runtime.itinerary import OUTPUT, STATUS, SegmentOrder, StageOrder, WorkOrder, control, leg
-from runtime.shaping import Pacer, ShapedReceiver, ShapedSender
+from runtime.shaping import Pacer, ShapedReceiver, shape_sender
 from runtime.transport import Receiver, Sender, Transport
 from runtime.wire import Frame, check_boundary
 
@@ -48,7 +49,7 @@ class Worker:
         self._computing = threading.Lock()  # a device runs one bundle at a time, as it was profiled
         self._reporting = threading.Lock()
         self._segments: list[_Segment] = []
-        self._pacers: dict[tuple[str, str], Pacer] = {}
+        self._pacers: dict[Link, Pacer] = {}
 
     def run(self) -> None:
         """Serve until told to stop. Failures are reported to the coordinator, not raised."""
@@ -102,11 +103,8 @@ class Worker:
     def sender(self, order: SegmentOrder) -> Sender:
         """The sending end of a segment, paced if its link is emulated; segments share a link's time."""
         sender = self._transport.sender(OUTPUT if order.link is None else leg(order.place + 1))
-        if order.link is None or not order.link.emulate:
-            return sender
-        if order.link.pair not in self._pacers:
-            self._pacers[order.link.pair] = Pacer(order.link)
-        return ShapedSender(sender, self._pacers[order.link.pair])
+        emulated = order.link if order.link and order.link.emulate else None
+        return shape_sender(sender, emulated, self._pacers)
 
     def _report(self, state: str, reason: str = "") -> None:
         with self._reporting:
@@ -214,8 +212,8 @@ class _Segment:
             self._outgoing.put_nowait(None)
 
     def _send(self) -> None:
-        free_ns = 0
+        sent_ns = 0
         while (item := self._outgoing.get()) is not None:
             frame, offered_ns = item
-            self._sender.send(frame.marked(max(offered_ns, free_ns)))
-            free_ns = time.monotonic_ns()
+            self._sender.send(frame.marked(max(offered_ns, self._sender.free_ns or sent_ns)))
+            sent_ns = time.monotonic_ns()

@@ -97,7 +97,7 @@ class ZenohTransport(Transport):
             ) from None
         self.endpoint = self._locator()
 
-    def declare_alive(self, name: str) -> None:
+    def _declare_alive(self, name: str) -> None:
         # A token lives as long as its object.
         self._tokens.append(self._session.liveliness().declare_token(_ALIVE + name))
 
@@ -162,8 +162,6 @@ class _ZenohSender(Sender):
 
         parts = [memoryview(part) for part in encode_parts(frame)]
         total = sum(map(len, parts))
-        if total > MAX_FRAME_BYTES:
-            raise TransportError(f"a frame has at most {MAX_FRAME_BYTES} bytes, found {total}")
         with self._lock:
             offset = 0
             for chunk in _chunks(parts):

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planner.chain import Bundle, TensorSpec
 from planner.errors import BundleError, MissingDependencyError
-from profiler.cut import CutModel
 from profiler.runner import Array, Backend, Runner
+
+if TYPE_CHECKING:
+    from profiler.cut import CutModel
 
 try:
     import onnxruntime
-
-    from profiler.onnx_model import OnnxModel
 except ImportError as error:
-    raise MissingDependencyError(error.name or "onnxruntime", "backend onnxruntime", "onnx") from error
+    raise MissingDependencyError("onnxruntime", "backend onnxruntime", "onnx") from error
 
 # ONNX's element types by the names ONNX Runtime reports.
 _DTYPES = {
@@ -67,6 +67,9 @@ def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:
 class OnnxRuntimeBackend(Backend):
     def __init__(self, cut: CutModel, threads: int) -> None:
         super().__init__(cut, threads)
+        # Only exporting needs torch and onnx; a worker that loads a finished slice does without them.
+        from profiler.onnx_model import OnnxModel
+
         self._model = OnnxModel(cut)
 
     def runner(self, bundle: Bundle) -> OnnxRuntimeRunner:

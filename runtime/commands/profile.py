@@ -69,6 +69,8 @@ def profile(
     from planner.plan import Variant
     from profiler import backends
 
+    if min(batches) < 1:
+        raise click.BadParameter("a batch has at least 1 sample", param_hint="--batch")
     emulation = load_fleet(fleet).device(device).emulate if fleet else Device(device).emulate
     for name in backend_names:
         for precision in precision_names:

@@ -92,6 +92,7 @@ def solve(
 
 
 def show_plan(plan: Plan) -> None:
+    from planner.verdict import verdict
     from runtime.console import console, megabytes, millijoules, milliseconds, table
 
     out = console()
@@ -121,42 +122,24 @@ def show_plan(plan: Plan) -> None:
         out.print(f"note: {note}", style="yellow", soft_wrap=True)
     out.print()
     out.print(_baseline_table(plan))
-    out.print(verdict(plan), style="bold", soft_wrap=True)
+    out.print(f"{plan.chain.source.name}: {verdict(plan)}", style="bold", soft_wrap=True)
 
 
 def _baseline_table(plan: Plan) -> Any:
+    from planner.verdict import objective_value
     from runtime.console import millijoules, milliseconds, table
 
     rows = []
     entries: list[tuple[str, Plan | Baseline]] = [("this plan", plan)]
     entries += [(each.name, each) for each in plan.baselines]
+    best = objective_value(plan, plan)
     for name, entry in entries:
         computing = sum(stage.cost.latency_s for stage in entry.stages)
         moving = sum(hop.cost.latency_s for hop in entry.hops)
-        against = "" if entry is plan else f"{_value(entry, plan) / _value(plan, plan):.2f} x"
+        against = "" if entry is plan or not best else f"{objective_value(entry, plan) / best:.2f} x"
         rows.append(
             (name, milliseconds(computing), milliseconds(moving), milliseconds(entry.cost.latency_s),
              millijoules(entry.cost.energy_j), against)
         )  # fmt: skip
     columns = ("baseline", "computing ms", "moving ms", "latency ms", "energy mJ", plan.proof.objective)
     return table("what one would try by hand", columns, rows)
-
-
-def _value(entry: Plan | Baseline, plan: Plan) -> float:
-    return entry.cost.energy_j if plan.proof.objective == "energy" else entry.cost.latency_s
-
-
-def verdict(plan: Plan) -> str:
-    """One sentence: whether to split, and what it gains over the best single device."""
-    whole = [entry for entry in plan.baselines if len({stage.device for stage in entry.stages}) == 1]
-    best = min(whole, key=lambda entry: _value(entry, plan), default=None)
-    devices = ", ".join(dict.fromkeys(stage.device for stage in plan.stages))
-    if "," not in devices:
-        return f"Not splitting is best: run everything on {devices}."
-    if best is None:
-        return f"Split over {devices}; no single device can run it alone."
-    gain = 1 - _value(plan, plan) / _value(best, plan)
-    if gain <= 0:  # the best single device breaks a limit
-        return f"Split over {devices}: it keeps the limits, which {best.name} does not."
-    word = "less energy" if plan.proof.objective == "energy" else "less latency"
-    return f"Split over {devices}: {gain * 100:.1f} % {word} than the best single device ({best.name})."

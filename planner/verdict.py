@@ -1,0 +1,33 @@
+"""What a plan says in one sentence."""
+
+from __future__ import annotations
+
+from planner.plan import Baseline, Plan
+
+
+def objective_value(entry: Plan | Baseline, plan: Plan) -> float:
+    """What ``plan`` minimises, of itself or of one of its baselines: seconds or joules."""
+    return entry.cost.energy_j if plan.proof.objective == "energy" else entry.cost.latency_s
+
+
+def best_single_device(plan: Plan) -> Baseline | None:
+    """The baseline that runs everything on one device and costs least."""
+    whole = [entry for entry in plan.baselines if len({stage.device for stage in entry.stages}) == 1]
+    return min(whole, key=lambda entry: objective_value(entry, plan), default=None)
+
+
+def verdict(plan: Plan) -> str:
+    """Whether to split, and what it gains over the best single device."""
+    best = best_single_device(plan)
+    devices = list(dict.fromkeys(stage.device for stage in plan.stages))
+    if len(devices) == 1:
+        return f"not splitting is best: everything runs on {devices[0]}"
+    split = f"split over {' and '.join(devices)}"
+    if best is None:
+        return f"{split}; no single device can run it alone"
+    alone = objective_value(best, plan)
+    gain = 1 - objective_value(plan, plan) / alone if alone else 0.0
+    if gain <= 0:  # the best single device breaks a limit
+        return f"{split}: it keeps the limits, {best.name!r} does not"
+    word = "less energy" if plan.proof.objective == "energy" else "less latency"
+    return f"{split}: {gain * 100:.1f} % {word} than {best.name!r}, the best single device"

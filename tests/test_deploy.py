@@ -1,0 +1,314 @@
+"""Deploying: outputs equal the whole model's, times add up, failures end clean."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planner import (
+    Bundle,
+    Cost,
+    Device,
+    Emulation,
+    Fleet,
+    Hop,
+    Limits,
+    Link,
+    ModelSource,
+    Outcome,
+    Plan,
+    Proof,
+    Stage,
+    Variant,
+)
+from planner.chain import Chain
+from planner.errors import (
+    DeploymentError,
+    DocumentError,
+    EdgecutError,
+    MismatchError,
+    StorageError,
+    VerificationError,
+    WorkerError,
+)
+from planner.run import Run
+from profiler.cut import CutModel, cut_model
+from profiler.model import load_model
+from runtime.deployment import DeployRequest, deploy, measured_rows
+from runtime.itinerary import StageOrder, WorkOrder, itinerary
+from runtime.pipeline import Answer, Pipeline, prepare_bundles
+from runtime.worker import load_stage
+
+TINY = ModelSource("models:Tiny", input_shape=(3, 32, 32))
+FAST = Link("a", "b", 1e9, latency_s=0.001, emulate=True)
+
+
+@pytest.fixture(scope="module")
+def cut() -> CutModel:
+    return cut_model(load_model(TINY))
+
+
+def fleet(names: str = "ab", slowdown: float = 1.0) -> Fleet:
+    devices = tuple(Device(name, emulate=Emulation(threads=1, slowdown=slowdown)) for name in names)
+    pairs = [*itertools.pairwise(names), *itertools.pairwise(names[::-1])]
+    links = tuple(Link(a, b, 1e8, latency_s=0.001, emulate=True) for a, b in pairs)
+    return Fleet(names[0], names[0], devices, links)
+
+
+def plan(
+    chain: Chain, where: list[tuple[str, int, int, str]], over: Fleet, batch: int = 1, source: str = "a"
+) -> Plan:
+    """Stages as given (device, start, stop, backend); hops over the chain of devices between them."""
+    names = [device.name for device in over.devices]
+    stages, hops, at = [], [], source
+    path = [(device, start) for device, start, _, _ in where] + [(source, len(chain))]
+    for device, boundary in path:
+        if device != at:
+            a, b = names.index(at), names.index(device)
+            route = tuple(names[a : b + 1] if a < b else names[b : a + 1][::-1])
+            wire = chain.wire_bytes(boundary, batch)
+            latency = sum(over.link(*pair).latency_s + wire / 1e8 for pair in itertools.pairwise(route))
+            hops.append(Hop(boundary, route, "raw", wire, Cost(latency, 0.0)))
+        at = device
+    for device, start, stop, backend in where:
+        stages.append(Stage(device, Bundle(start, stop), Variant(backend), Cost(0.001, 0.0)))
+    total = sum(part.cost.latency_s for part in [*stages, *hops])
+    proof = Proof("by hand", Outcome.FEASIBLE, "latency", total, 0.0, 1.0, 1, 0.0, 0.0, "none")
+    return Plan(chain, over, batch, Limits(), tuple(stages), tuple(hops), Cost(total, 0.0), proof)
+
+
+PLANS = {
+    "all on the source": [("a", 0, 3, "torch")],
+    "all on the other": [("b", 0, 3, "onnxruntime")],
+    "there": [("a", 0, 1, "torch"), ("b", 1, 3, "onnxruntime")],
+    "there and back": [("a", 0, 1, "torch"), ("b", 1, 2, "torch"), ("a", 2, 3, "onnxruntime")],
+    "two in a row": [("a", 0, 1, "torch"), ("a", 1, 2, "onnxruntime"), ("b", 2, 3, "torch")],
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(("window", "batch"), [(1, 1), (4, 2)])
+def test_a_deployed_plan_computes_the_whole_network(
+    cut: CutModel, tmp_path: Path, name: str, window: int, batch: int
+) -> None:
+    made = plan(cut.chain, PLANS[name], fleet(), batch)
+    run = deploy(
+        DeployRequest(made, tmp_path / "run", requests=6, concurrency=window, transport="in-process"), []
+    )
+    parts = len(made.stages) + len(made.hops) + 1
+    assert len(run.rows) == 6 * parts
+    assert run.largest_output_error < 1e-5
+    assert Run.load(tmp_path / "run").rows == run.rows
+    for request in range(6):
+        rows = [row for row in run.rows if row.request == request]
+        total = rows.pop()
+        assert total.kind == "total"
+        spent = sum(row.measured_s for row in rows) + total.queue_s
+        assert total.measured_s == pytest.approx(spent, rel=1e-6)
+    for row in run.rows:
+        if row.kind == "hop":  # a paced link is never faster than asked
+            assert row.measured_s >= row.forecast_s * 0.999
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_processes_over_zenoh(cut: CutModel, tmp_path: Path, window: int) -> None:
+    made = plan(cut.chain, [("a", 0, 1, "torch"), ("c", 1, 3, "onnxruntime")], fleet("abc"))
+    assert [segment.device for segment in itinerary(made)] == ["a", "b", "c", "b", "a"]
+    run = deploy(DeployRequest(made, tmp_path / "run", requests=8, concurrency=window), [])
+    assert run.info.requests == 8
+    assert run.largest_output_error < 1e-5
+
+
+def test_answers_keep_their_order_and_their_input(cut: CutModel, tmp_path: Path) -> None:
+    made = plan(cut.chain, PLANS["there"], fleet())
+    bundles = prepare_bundles(made, cut, tmp_path)
+    generator = np.random.default_rng(0)
+    inputs = [(generator.normal(size=(1, 3, 32, 32)).astype(np.float32),) for _ in range(7)]
+    with Pipeline(made, bundles, tmp_path, window=3, transport="in-process") as pipeline:
+        for _ in range(2):  # a pipeline serves any number of streams
+            answers = list(pipeline.map(iter(inputs)))
+            assert [answer.request for answer in answers] == list(range(7))
+        assert list(pipeline.map([])) == []
+    import torch
+
+    whole = cut.module(Bundle(0, 3))
+    for (image,), answer in zip(inputs, answers, strict=True):
+        np.testing.assert_allclose(answer.outputs[0], whole(torch.from_numpy(image))[0].numpy(), atol=1e-5)
+
+
+def test_the_itinerary_by_hand(cut: CutModel) -> None:
+    over = fleet("abc")
+    made = plan(cut.chain, [("c", 0, 1, "torch"), ("a", 1, 3, "torch")], over)
+    found = [(segment.device, segment.boundary, segment.stages) for segment in itinerary(made)]
+    assert found == [("a", 0, ()), ("b", 0, ()), ("c", 0, (0,)), ("b", 1, ()), ("a", 1, (1,))]
+    assert [segment.link and segment.link.pair for segment in itinerary(made)] == [
+        ("a", "b"), ("b", "c"), ("c", "b"), ("b", "a"), None,
+    ]  # fmt: skip
+
+
+def test_rows_by_hand(cut: CutModel) -> None:
+    made = plan(cut.chain, PLANS["there"], fleet())
+    ms = 1_000_000
+    # source: ready 0, stage 1..3, link free 4; other: ready 9, stage 10..12, link free 12; back: ready 15
+    marks = tuple(ms * at for at in (0, 1, 3, 4, 9, 10, 12, 12, 15, 15))
+    rows = list(measured_rows(made, itinerary(made), Answer(5, (), marks), 0.25))
+    seconds = [
+        (row.kind, row.index, round(row.measured_s * 1e3, 6), round(row.queue_s * 1e3, 6)) for row in rows
+    ]
+    assert seconds == [
+        ("stage", 0, 2, 1), ("stage", 1, 2, 1), ("hop", 0, 5, 1), ("hop", 1, 3, 0), ("total", 0, 15, 3),
+    ]  # fmt: skip
+    assert (rows[-1].request, rows[-1].output_error) == (5, 0.25)
+
+
+def test_another_model_is_refused(cut: CutModel, tmp_path: Path) -> None:
+    other = cut_model(load_model(ModelSource("models:Tiny", seed=3, input_shape=(3, 32, 32)))).chain
+    made = plan(Chain(TINY, other.digest, other.layers, other.boundaries), PLANS["there"], fleet())
+    with pytest.raises(MismatchError, match="the plan is for"):
+        deploy(DeployRequest(made, tmp_path / "run", transport="in-process"), [])
+
+
+def test_a_device_that_is_not_emulated_is_refused(cut: CutModel, tmp_path: Path) -> None:
+    bare = Fleet("a", "a", (Device("a"),), ())
+    made = plan(cut.chain, PLANS["all on the source"], bare)
+    with pytest.raises(DeploymentError, match="not emulated"):
+        deploy(DeployRequest(made, tmp_path / "run"), [])
+
+
+def test_a_run_is_never_overwritten(cut: CutModel, tmp_path: Path) -> None:
+    made = plan(cut.chain, PLANS["all on the source"], fleet())
+    request = DeployRequest(made, tmp_path / "run", requests=1, transport="in-process")
+    deploy(request, [])
+    before = (tmp_path / "run" / "run.csv").read_bytes()
+    with pytest.raises(StorageError, match="holds a run already"):
+        deploy(request, [])
+    assert (tmp_path / "run" / "run.csv").read_bytes() == before
+
+
+def test_wrong_outputs_are_noticed(cut: CutModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan(cut.chain, PLANS["there"], fleet())
+    monkeypatch.setattr("runtime.deployment.output_error", lambda found, expected: 0.5)
+    with pytest.raises(VerificationError, match="differ from the whole model"):
+        deploy(DeployRequest(made, tmp_path / "run", requests=2, transport="in-process"), [])
+    assert len(Run.load(tmp_path / "run").rows) == 2 * 5
+
+
+@pytest.mark.parametrize("change", ["digest", "absent", "specs"])
+def test_a_worker_checks_what_it_loads(cut: CutModel, tmp_path: Path, change: str) -> None:
+    made = plan(cut.chain, PLANS["there"], fleet())
+    order = prepare_bundles(made, cut, tmp_path)[0]
+    given = {name: getattr(order, name) for name in ("file", "sha256", "backend", "inputs", "outputs")}
+    changed = {
+        "digest": {"sha256": "0" * 64},
+        "absent": {"file": str(tmp_path / "x")},
+        "specs": {"inputs": order.outputs},
+    }
+    with pytest.raises(EdgecutError):
+        load_stage(StageOrder(**{**given, **changed[change]}), WorkOrder(1, 1.0, 1, ()))
+
+
+def test_a_failing_bundle_ends_the_deployment(cut: CutModel, tmp_path: Path) -> None:
+    made = plan(cut.chain, PLANS["there"], fleet())
+    bundles = list(prepare_bundles(made, cut, tmp_path))
+    Path(bundles[1].file).write_bytes(b"broken")
+    with (
+        pytest.raises(WorkerError, match="SHA-256"),
+        Pipeline(made, bundles, tmp_path, transport="in-process"),
+    ):
+        pass
+
+
+def workers_of(pid: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if int(fields[1]) == pid and b"worker_process" in command and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def gone(pids: list[int], within_s: float = 20.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def start_deploy(made: Plan, folder: Path) -> subprocess.Popen[str]:
+    made.save(folder / "plan.json")
+    script = "import sys; sys.argv[0] = 'edgecut'; from runtime.cli import main; main()"
+    command = [sys.executable, "-c", script, "deploy", str(folder / "plan.json"), "--requests", "100000"]
+    return subprocess.Popen(
+        [*command, "-o", str(folder / "run")],
+        cwd=Path(__file__).parent,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+
+
+def await_rows(folder: Path, count: int) -> None:
+    deadline = time.monotonic() + 90
+    table = folder / "run" / "run.csv"
+    while not table.exists() or len(table.read_text().splitlines()) < count:
+        assert time.monotonic() < deadline, "no row was written"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("how", ["interrupt", "kill", "worker killed"])
+def test_no_worker_is_left_behind(cut: CutModel, tmp_path: Path, how: str) -> None:
+    made = plan(cut.chain, PLANS["there"], fleet())
+    process = start_deploy(made, tmp_path)
+    with process:
+        await_rows(tmp_path, 20)
+        workers = workers_of(process.pid)
+        assert len(workers) == 2
+        if how == "worker killed":
+            os.kill(workers[0], signal.SIGKILL)
+        else:
+            process.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+    assert gone(workers)
+    run = Run.load(tmp_path / "run")
+    assert len(run.rows) >= 15
+    if how == "interrupt":
+        assert process.returncode == 130
+        assert "interrupted" in said
+    if how == "worker killed":
+        assert process.returncode == 1
+        assert "was killed by signal 9" in said or "has no receiver" in said
+        assert "Traceback" not in said
+
+
+def test_a_damaged_run_says_where(cut: CutModel, tmp_path: Path) -> None:
+    made = plan(cut.chain, PLANS["all on the source"], fleet())
+    deploy(DeployRequest(made, tmp_path / "run", requests=2, transport="in-process"), [])
+    table = tmp_path / "run" / "run.csv"
+    whole = table.read_text()
+    table.write_text(whole + "3,stage,0,0.1")  # killed while writing
+    assert len(Run.load(tmp_path / "run").rows) == 4
+    for text, says in (
+        (whole.replace("measured_s", "measured_ms"), "write measured_s"),
+        (whole.replace("stage", "stagge", 1), "line 2"),
+        (whole + "1,2\n", "expected 8 cells"),
+    ):
+        table.write_text(text)
+        with pytest.raises(DocumentError, match=says):
+            Run.load(tmp_path / "run")
