@@ -54,12 +54,15 @@ def solve(
             "solve for the model, weights and granularity that were profiled",
         )
     model = CostModel.of(chain, fleet, table.rows, _batch(table, batch))
-    if model.unmetered and (objective == "energy" or limits.max_energy_j is not None):
+    energy_matters = objective == "energy" or limits.max_energy_j is not None
+    if energy_matters and model.unmetered:
         raise PlanningError(
             f"the energy of {', '.join(model.unmetered)} is unknown: the profile has none metered",
             f"set active_power_w in [device.{model.unmetered[0]}] of the fleet",
         )
     notes = _left_out(model)
+    if energy_matters and not any(device.battery for device in fleet.devices):
+        notes += ("no device of the fleet has battery = true, so every plan uses 0 J",)
     graph = Graph.of(model)
     built = time.perf_counter()
     try:

@@ -28,6 +28,11 @@ _WEIGHTED = {
     "conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
     "linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "embedding", "embedding_bag",
 }  # fmt: skip
+# Operations that only rearrange memory.
+_REARRANGING = {
+    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "contiguous", "clone", "alias", "detach",
+    "permute", "transpose", "t", "squeeze", "unsqueeze", "expand", "slice", "select", "getitem", "to", "_to_copy",
+}  # fmt: skip
 # Largest difference between chain and whole network, relative to the largest output.
 TOLERANCE = 1e-5
 
@@ -135,7 +140,7 @@ def _cut(model: LoadedModel, batch: int) -> CutModel:
     _verify(model, inputs, values[-1])
     boundaries = tuple(Boundary(tuple(_spec(value) for value in tensors)) for tensors in values)
     layers = _describe(cuts, [work // batch for work in macs])
-    digest = _digest(layers, boundaries, cuts)
+    digest = _digest(boundaries, cuts)
     return CutModel(Chain(model.source, digest, layers, boundaries), batch, cuts)
 
 
@@ -237,11 +242,17 @@ def _layer_name(cuts: Cuts, step: Sequence[fx.Node]) -> str:
     return ".".join(first[:shared]) or f"{'.'.join(first)}..{'.'.join(last)}"
 
 
-def _digest(layers: Sequence[Layer], boundaries: Sequence[Boundary], cuts: Cuts) -> str:
-    """SHA-256 over layers, boundaries and every weight: equal digests mean the same cut network."""
-    shape = [[[layer.parameters, layer.macs] for layer in layers], [str(boundary) for boundary in boundaries]]
+def _digest(boundaries: Sequence[Boundary], cuts: Cuts) -> str:
+    """SHA-256 over operations, boundaries and every weight: equal digests mean the same cut network.
+
+    Left out is what releases of PyTorch do differently: how work is counted, and which operations only
+    rearrange memory.
+    """
+    operations = [sorted({operation(node) for node in step} - _REARRANGING) for step in cuts.steps]
+    shape = [operations, [str(boundary) for boundary in boundaries]]
     digest = hashlib.sha256(json.dumps(shape).encode())
-    for name in sorted(set().union(*map(cuts.constants, cuts.steps))):
+    used = set().union(*map(cuts.constants, cuts.steps))
+    for name in sorted(set().union(*(cuts.captured.origins[name] for name in used))):
         value = cuts.captured.weights[name]
         digest.update(f"{name} {_spec(value)}".encode())
         digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from planner import Plan
+from planner import Plan, load_fleet, parse_fleet
 from planner.run import Run
-from runtime.cli import main
+from runtime.cli import cli, main
 
 FLEET = """
 schema = "edgecut.fleet/1"
@@ -244,3 +246,38 @@ def test_corrupt_images_are_skipped_and_counted(here: Path, edgecut) -> None:
     assert code == 0
     assert "skipped images/broken.jpg" in said
     assert "2 images; 1 unreadable files skipped" in said
+
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = [
+    line.split("#")[0].strip()
+    for document in DOCUMENTS
+    for block in re.findall(r"```sh\n(.*?)```", document.read_text(), flags=re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("edgecut ")
+]
+
+
+def test_documents_name_commands() -> None:
+    assert len(COMMANDS) > 8
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
+def test_commands_in_documents_are_understood(command: str) -> None:
+    name, *arguments = shlex.split(command)[1:]
+    subcommand = cli.commands[name]
+    with subcommand.make_context(name, arguments):
+        pass
+
+
+@pytest.mark.parametrize(
+    "text", re.findall(r"```toml\n(.*?)```", (ROOT / "docs/formats.md").read_text(), flags=re.DOTALL)
+)
+def test_fleets_in_documents_load(text: str) -> None:
+    assert len(parse_fleet(text).devices) == 3
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "samples" / "fleets").glob("*.toml")))
+def test_sample_fleets_load(file: Path) -> None:
+    assert load_fleet(file).devices
