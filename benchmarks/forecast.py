@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from planner import ModelSource, ProfileTable, Variant, load_fleet
-from planner.solve import solve
+from planner.solver import solve
 from profiler import ProfileRequest, Protocol, cut_model, load_model, placement, profile, write_samples
 from profiler.images import default_pictures
 from runtime import DeployRequest, deploy

@@ -4,7 +4,7 @@ from .errors import EdgecutError
 from .fleet import Device, Emulation, Fleet, Link
 from .fleet_file import RADIOS, Radio, format_fleet, load_fleet, parse_fleet, save_fleet
 from .plan import Baseline, Cost, Hop, Limits, Outcome, Plan, Proof, Stage, Variant
-from .solve import solve
+from .solver import solve
 from .table import Environment, ProfileRow, ProfileTable, Sidecar
 
 __all__ = [

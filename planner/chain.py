@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator
 from typing import Literal
 
@@ -116,6 +117,21 @@ class ModelSource:
         stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.name)
         cut = "" if self.granularity == "layer" else f"-{self.granularity}"
         return stem + cut + (f"-max{self.max_layers}" if self.max_layers else "")
+
+    @property
+    def arguments(self) -> str:
+        """The model and its options, as on a command line."""
+        options = [self.name]
+        for option, value, default in (
+            ("--weights", self.weights, "none"),
+            ("--seed", self.seed, 0),
+            ("--granularity", self.granularity, "layer"),
+            ("--max-layers", self.max_layers, None),
+            ("--input-shape", "x".join(map(str, self.input_shape or ())), ""),
+        ):
+            if value != default:
+                options += [option, shlex.quote(str(value))]
+        return " ".join(options)
 
 
 @document()

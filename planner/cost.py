@@ -197,4 +197,4 @@ def _check_complete(chain: Chain, batch: int, ways: dict[Way, int], latency_s: F
 
 def profile_command(chain: Chain, device: str) -> str:
     """The command that measures ``chain`` on ``device``."""
-    return f"edgecut profile {chain.source.name} --device {device}"
+    return f"edgecut profile {chain.source.arguments} --device {device}"

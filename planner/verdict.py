@@ -27,7 +27,9 @@ def verdict(plan: Plan) -> str:
         return f"{split}; no single device can run it alone"
     alone = objective_value(best, plan)
     gain = 1 - objective_value(plan, plan) / alone if alone else 0.0
-    if gain <= 0:  # the best single device breaks a limit
+    if abs(gain) < 1e-9:
+        return f"{split}: no better and no worse than {best.name!r}, the best single device"
+    if gain < 0:  # only a limit can rule out what costs less
         return f"{split}: it keeps the limits, {best.name!r} does not"
     word = "less energy" if plan.proof.objective == "energy" else "less latency"
     return f"{split}: {gain * 100:.1f} % {word} than {best.name!r}, the best single device"

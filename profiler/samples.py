@@ -139,7 +139,7 @@ class SampleStore:
 
     def __init__(self, folder: Path, chain: Chain) -> None:
         file = folder / "manifest.json"
-        command = f"edgecut samples {chain.source.name}"
+        command = f"edgecut samples {chain.source.arguments}"
         if not file.exists():
             raise DocumentError(file, "", "no stored feature maps", f"{command}, or pass --samples FOLDER")
         data = read_json(file, SCHEMA)
@@ -148,7 +148,7 @@ class SampleStore:
             raise MismatchError(
                 f"{folder} holds feature maps of {self.manifest.chain_digest[:12]}, not of "
                 f"{chain.source.label} {chain.digest[:12]} (other weights or granularity)",
-                f"{command}, with the same --weights and --granularity",
+                command,
             )
         self._folder = folder
         self._chain = chain
@@ -172,7 +172,7 @@ class SampleStore:
 
     def _open(self, entry: SampleFile) -> Array:
         file = self._folder / Path(entry.name).name
-        remedy = f"edgecut samples {self._chain.source.name}"
+        remedy = f"edgecut samples {self._chain.source.arguments}"
         try:
             if entry.name not in self._checked:
                 if file_digest(file) != entry.digest:

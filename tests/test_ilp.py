@@ -23,7 +23,7 @@ from planner.errors import SolverError
 from planner.graph import Graph
 from planner.ilp import Answer
 from planner.plan import Limits, Outcome
-from planner.solve import solve
+from planner.solver import solve
 
 # The solver's answers are not taken on trust ---------------------------------------------------------
 
@@ -159,7 +159,7 @@ def test_an_interrupt_ends_cbc_too(tmp_path: Path) -> None:
         textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import planner.ilp, planner.solve, cases
+        import planner, planner.ilp, cases
         planner.ilp.PULP_CBC_CMD.pulp_cbc_path = {str(cbc)!r}
         planner.solve(cases.CHAIN, cases.FLEET, cases.make_table(), objective="latency")
         """)

@@ -17,7 +17,7 @@ from planner.cost import Objective, ceilings
 from planner.errors import InfeasibleError, InputError, MismatchError, PlanningError
 from planner.fleet import Device, Fleet
 from planner.plan import Limits, Outcome, Plan
-from planner.solve import NO_LIMITS, solve
+from planner.solver import NO_LIMITS, solve
 from planner.table import ProfileTable
 
 NAMES: tuple[Objective, Objective] = ("latency", "energy")

@@ -64,7 +64,7 @@ def solve(
     from planner.errors import InputError
     from planner.fleet_file import load_fleet
     from planner.plan import Limits
-    from planner.solve import solve as find_plan
+    from planner.solver import solve as find_plan
     from planner.table import ProfileTable
 
     try:
