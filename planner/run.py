@@ -133,6 +133,14 @@ class Run:
             kind, index, label, rows[0].forecast_s, float(middle), float(low), float(high), queue
         )
 
+    def verdict(self) -> str:
+        """How close the forecast came, in one sentence."""
+        total = self._compare("total", 0, "total")
+        return (
+            f"forecast {total.forecast_s * 1e3:.2f} ms, measured {total.measured_s * 1e3:.2f} ms "
+            f"(median of {self.info.requests}): error {total.error * 100:+.1f} %"
+        )
+
     @property
     def largest_output_error(self) -> float:
         return max((row.output_error for row in self.rows if row.output_error is not None), default=0.0)

@@ -199,8 +199,5 @@ def draw_forecast(run: Run, file: Path) -> None:
     axes.margins(x=0.3)
     axes.set_xlabel("time [ms]")
     figure.legend(frameon=False, ncols=2, loc="outside lower left")
-    total = parts[-1]
-    word = "above" if total.error >= 0 else "below"
-    title = f"measured latency is {abs(total.error) * 100:.1f} % {word} its forecast"
-    axes.set_title(f"{run.info.plan.chain.source.name}: {title} ({run.info.requests} requests)", loc="left")
+    axes.set_title(f"{run.info.plan.chain.source.name}: {run.verdict()}", loc="left", fontsize=11)
     _save(figure, file)

@@ -15,13 +15,16 @@ from planner.plan import SCHEMA as PLAN_SCHEMA
 from planner.plan import Plan
 from planner.run import Run
 from planner.table import ProfileTable
+from planner.verdict import verdict
 from runtime import plots
 
 Subject = Run | Plan | ProfileTable
 
 
-def write_report(subjects: Sequence[Path], folder: Path) -> list[Path]:
-    """Report on runs (folders), plans (JSON) and profile tables (CSV); returns the files written.
+def write_report(subjects: Sequence[Path], folder: Path) -> tuple[list[Path], list[str]]:
+    """Report on runs (folders), plans (JSON) and profile tables (CSV).
+
+    Returns the files written, and what each plan and run says in a sentence.
 
     Raises ``DocumentError`` for a file that is none of these, before anything is written.
     """
@@ -45,7 +48,14 @@ def write_report(subjects: Sequence[Path], folder: Path) -> list[Path]:
             written.update(dict.fromkeys(files))
     except OSError as error:
         raise StorageError(f"cannot write the report to {folder}: {error}", "pass another -o") from error
-    return list(written)
+    return list(written), [
+        _finding(subject) for _, subject in loaded if not isinstance(subject, ProfileTable)
+    ]
+
+
+def _finding(subject: Run | Plan) -> str:
+    said = subject.verdict() if isinstance(subject, Run) else verdict(subject)
+    return f"{_chain(subject).source.name}: {said}"
 
 
 _ORDER = {ProfileTable: 0, Plan: 1, Run: 2}

@@ -68,7 +68,9 @@ def test_a_report_of_everything(made: Plan, tmp_path: Path) -> None:
     for device in ("a", "b"):
         write_profile(made, tmp_path / f"{device}.csv", device)
     write_run(made, tmp_path / "run")
-    files = write_report([tmp_path / "run", tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "report")
+    files, (said,) = write_report(
+        [tmp_path / "run", tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "report"
+    )
     assert sorted(file.name for file in files) == [
         "baselines.csv", "baselines.png", "bundles-a.csv", "bundles-a.png", "bundles-b.csv", "bundles-b.png",
         "chain.csv", "chain.png", "forecast.csv", "forecast.png",
@@ -77,6 +79,7 @@ def test_a_report_of_everything(made: Plan, tmp_path: Path) -> None:
     forecast = pd.read_csv(tmp_path / "report" / "forecast.csv").set_index("part")
     assert forecast.loc["total", "measured_median_s"] == pytest.approx(0.004 + 0.002 * 1.45)
     assert forecast.loc["total", "error"] == pytest.approx((0.004 + 0.0029) / 0.006 - 1)
+    assert said == "models:Tiny: forecast 6.00 ms, measured 6.90 ms (median of 10): error +15.0 %"
     bundles = pd.read_csv(tmp_path / "report" / "bundles-a.csv")
     assert len(bundles) == 12
     chain = pd.read_csv(tmp_path / "report" / "chain.csv")
@@ -85,7 +88,9 @@ def test_a_report_of_everything(made: Plan, tmp_path: Path) -> None:
 
 def test_a_report_of_a_plan(made: Plan, tmp_path: Path) -> None:
     made.save(tmp_path / "plan.json")
-    pictures_are_whole(write_report([tmp_path / "plan.json"], tmp_path / "report"))
+    files, (said,) = write_report([tmp_path / "plan.json"], tmp_path / "report")
+    pictures_are_whole(files)
+    assert said == f"models:Tiny: {verdict(made)}"
     rows = pd.read_csv(tmp_path / "report" / "baselines.csv")
     ours = rows[rows["plan"] == "this plan"]
     assert ours["latency_s"].sum() == pytest.approx(made.cost.latency_s)
@@ -94,7 +99,7 @@ def test_a_report_of_a_plan(made: Plan, tmp_path: Path) -> None:
 def test_two_runs_do_not_overwrite_each_other(made: Plan, tmp_path: Path) -> None:
     for name in ("first", "second"):
         write_run(made, tmp_path / name)
-    files = write_report([tmp_path / "first", tmp_path / "second"], tmp_path / "report")
+    files, _ = write_report([tmp_path / "first", tmp_path / "second"], tmp_path / "report")
     assert {"first-forecast.png", "second-forecast.png"} <= {file.name for file in files}
 
 

@@ -85,10 +85,6 @@ def show_run(run: Run) -> None:
     out.print(table(title, columns, rows))
     rate = info.requests * info.plan.batch / info.wall_s
     out.print(f"throughput: {rate:.2f} samples/s over {info.transport}")
-    total = run.comparisons()[-1]
-    found = (
-        f"forecast {milliseconds(total.forecast_s)} ms, measured {milliseconds(total.measured_s)} ms (median)"
-    )
-    out.print(f"{found}: error {percent(total.error)}", style="bold")
+    out.print(run.verdict(), style="bold")
     error = run.largest_output_error
     out.print(f"outputs equal the whole model's: they differ by {error:.1e}, tolerated {info.tolerance:.0e}")

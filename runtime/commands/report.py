@@ -25,5 +25,8 @@ def report(subjects: tuple[Path, ...], output: Path) -> None:
     from runtime.report import write_report
 
     out = console()
-    for file in write_report(subjects, output):
+    written, findings = write_report(subjects, output)
+    for file in written:
         out.print(str(file), soft_wrap=True)
+    for finding in findings:
+        out.print(finding, style="bold", soft_wrap=True)
