@@ -174,16 +174,16 @@ class Pipeline:
         missing = set(self._placements)
         deadline = time.monotonic() + timeout_s
         while missing:
-            report = self._report()
+            report = self._report(_POLL_S)
             if report.get("state") == state:
                 missing.discard(str(report.get("device")))
             if missing and time.monotonic() > deadline:
                 problem = f"{', '.join(sorted(missing))} did not become {state} within {timeout_s:.0f} s"
                 raise WorkerError(problem, "see whether the machine is overloaded, and deploy again")
 
-    def _report(self) -> dict[str, object]:
+    def _report(self, timeout_s: float) -> dict[str, object]:
         """What a worker reports, or nothing. Raises ``WorkerError`` for a failure."""
-        frame = self._status.receive(_POLL_S)
+        frame = self._status.receive(timeout_s)
         body = (frame.body if frame else None) or {}
         if body.get("state") == "failed":
             raise WorkerError(f"the worker of {body.get('device')} failed: {body.get('reason')}")
@@ -192,7 +192,7 @@ class Pipeline:
         return body
 
     def _check(self) -> None:
-        while self._report():
+        while self._report(0):
             pass
 
     def _tell(self, order: str) -> None:
