@@ -46,7 +46,7 @@ def draw_chain(chain: Chain, plan: Plan | None, file: Path) -> None:
     layers = len(chain)
     batch = plan.batch if plan else 1
     sizes = np.array([chain.wire_bytes(k, batch) for k in range(layers + 1)]) / 1e6
-    figure, axes = _figure(min(max(8.0, 0.42 * layers + 3), 24), 4.8)
+    figure, axes = _figure(min(max(8.0, 0.36 * layers + 3), 16), 5.2)
     cuts = {hop.boundary for hop in plan.hops} if plan else set()
     bars = axes.bar(range(layers + 1), sizes, width=0.62, color="#C8CDD3", zorder=3)
     for k in cuts:
@@ -56,8 +56,13 @@ def draw_chain(chain: Chain, plan: Plan | None, file: Path) -> None:
         if layers <= 24 or k in cuts:
             text = f"{size:.3g}"
             axes.text(k, size + max(sizes) * 0.015, text, ha="center", fontsize=8, zorder=4)
-    labels = ["input", *(layer.name for layer in chain.layers)]
-    axes.set_xticks(range(layers + 1), labels, rotation=40 if layers <= 12 else 90, ha="right", fontsize=8)
+    labels = ["input", *(_short(layer.name) for layer in chain.layers)]
+    places = range(0, layers + 1, -(-layers // 40))
+    few = layers <= 12
+    axes.set_xticks(
+        places, [labels[k] for k in places],
+        rotation=40 if few else 90, ha="right" if few else "center", fontsize=8,
+    )  # fmt: skip
     axes.set_xlim(-0.6, layers + 0.6)
     axes.set_ylabel(f"tensors after the layer [MB{', batch ' + str(batch) if batch > 1 else ''}]")
     legend: list[Patch] = []
@@ -84,11 +89,16 @@ def draw_chain(chain: Chain, plan: Plan | None, file: Path) -> None:
     _save(figure, file)
 
 
+def _short(name: str, most: int = 24) -> str:
+    """The end of a long layer name, which tells it apart from its neighbours."""
+    return name if len(name) <= most else "…" + name[1 - most :]
+
+
 def draw_bundles(chain: Chain, rows: Sequence[ProfileRow], file: Path) -> None:
     """Latency of every bundle of one device, one triangle per variant (rows of one batch)."""
     layers = len(chain)
     variants = list(dict.fromkeys(row.variant for row in rows))
-    side = min(max(4.4, 0.5 * layers), 11)
+    side = min(max(4.4, 0.5 * layers), 7.0)
     figure, grid = plt.subplots(
         1, len(variants), figsize=(side * len(variants) + 1.2, side), layout="constrained", squeeze=False
     )
