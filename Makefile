@@ -14,7 +14,8 @@ $(READY): pyproject.toml constraints.txt
 
 # What the README shows: cut AlexNet, measure it on two emulated devices, solve, deploy, report.
 demo: $(READY)
-	mkdir -p demo
+	rm -rf demo
+	mkdir demo
 	$(BIN)/edgecut inspect alexnet
 	$(BIN)/edgecut samples alexnet -o demo/samples
 	$(BIN)/edgecut profile alexnet --device edge --fleet $(FLEET) --backend onnxruntime \
@@ -22,7 +23,6 @@ demo: $(READY)
 	$(BIN)/edgecut profile alexnet --device server --fleet $(FLEET) --backend onnxruntime \
 	    --samples demo/samples -o demo/server.csv
 	$(BIN)/edgecut solve --profiles demo/edge.csv demo/server.csv --fleet $(FLEET) -o demo/plan.json
-	rm -rf demo/run
 	$(BIN)/edgecut deploy demo/plan.json -o demo/run
 	$(BIN)/edgecut report demo/edge.csv demo/server.csv demo/run -o demo/report
 	@echo; echo "Open forecast.png, baselines.png, chain.png and bundles-edge.png in demo/report."

@@ -151,8 +151,8 @@ def read_json(file: Path, schema: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         raise DocumentError(file, place, f"not JSON: {error.msg}", "was the file cut off?") from None
-    except RecursionError:
-        raise DocumentError(file, "", "nested too deeply to be a document of ours") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep nesting
+        raise DocumentError(file, "", f"is no document of ours: {error}") from None
     return check_schema(data, schema, file)
 
 

@@ -94,7 +94,7 @@ def parse_fleet(text: str, file: object = "fleet") -> Fleet:
     """The fleet that this TOML describes."""
     try:
         data = dict(check_schema(tomllib.loads(text), SCHEMA, file))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DocumentError(file, "", f"not TOML: {error}") from None
     del data["schema"]
     entries = data.pop("device", None)
@@ -152,14 +152,16 @@ def _links(entry: object, emulated: set[str], place: str) -> list[Link]:
 
 
 def _link(keys: dict[str, Any], defaults: dict[str, float], emulated: set[str], place: str) -> Link:
-    both_emulated = {keys.get("source"), keys.get("target")} <= emulated
+    both_emulated = all(
+        isinstance(keys.get(end), str) and keys[end] in emulated for end in ("source", "target")
+    )
     return from_data(Link, {"emulate": both_emulated, **defaults, **keys}, place)
 
 
 def _preset(name: str | None, place: str) -> tuple[dict[str, float], dict[str, float]]:
     if name is None:
         return {}, {}
-    if name not in RADIOS:
+    if not isinstance(name, str) or name not in RADIOS:
         raise UnknownNameError(f"preset in {place}:", str(name), RADIOS)
     radio = RADIOS[name]
     up = {"bandwidth_bytes_per_s": radio.up_mbps * 125_000, "send_power_w": radio.send_power_w}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from enum import Enum
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from planner.documents import document, from_data, read_json, to_data, write_jso
 from planner.fleet import Fleet
 
 SCHEMA = "edgecut.plan/1"
+MOST_BATCH = 1_000_000
 
 
 class Outcome(str, Enum):
@@ -81,8 +83,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("max_latency_s", "max_energy_j"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, found {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, found {value}")
 
 
 @document()
@@ -134,8 +136,8 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"batch must be at least 1, found {self.batch}")
+        if not 1 <= self.batch <= MOST_BATCH:
+            raise ValueError(f"batch must be 1 to {MOST_BATCH}, found {self.batch}")
         check_path(self.chain, self.fleet, self.stages, self.hops)
         for baseline in self.baselines:
             check_path(self.chain, self.fleet, baseline.stages, baseline.hops)

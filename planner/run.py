@@ -19,6 +19,7 @@ import numpy as np
 from planner.documents import document, from_data, read_json, read_text, to_data, unit_remedy, write_json
 from planner.errors import DocumentError
 from planner.plan import Plan
+from planner.table import read_cells
 
 SCHEMA = "edgecut.run/1"
 Kind = Literal["stage", "hop", "total"]
@@ -126,7 +127,9 @@ class Run:
             raise DocumentError(
                 "run.csv", "", f"no row for {kind} {index} ({label})", "deploy the plan again"
             )
-        measured = np.array([row.measured_s for row in rows])
+        # What waits behind other requests is not in the forecast of one.
+        apart = kind == "total" and self.info.concurrency > 1
+        measured = np.array([row.measured_s - apart * row.queue_s for row in rows])
         low, middle, high = np.percentile(measured, [5, 50, 95])
         queue = float(np.median([row.queue_s for row in rows]))
         return Comparison(
@@ -136,9 +139,11 @@ class Run:
     def verdict(self) -> str:
         """How close the forecast came, in one sentence."""
         total = self._compare("total", 0, "total")
+        count = sum(row.kind == "total" for row in self.rows)
+        waiting = f", without {total.queue_s * 1e3:.2f} ms of waiting" if self.info.concurrency > 1 else ""
         return (
             f"forecast {total.forecast_s * 1e3:.2f} ms, measured {total.measured_s * 1e3:.2f} ms "
-            f"(median of {self.info.requests}): error {total.error * 100:+.1f} %"
+            f"(median of {count}{waiting}): error {total.error * 100:+.1f} %"
         )
 
     @property
@@ -153,8 +158,10 @@ class Run:
         file = folder / "run.csv"
         text = read_text(file)
         lines = text[: text.rfind("\n") + 1].splitlines()
-        _check_columns(next(csv.reader(lines[:1]), []), file)
-        rows = [_parse(cells, file, number) for number, cells in enumerate(csv.reader(lines[1:]), start=2)]
+        _check_columns(next(iter(read_cells(lines[:1], file)), []), file)
+        rows = [
+            _parse(cells, file, number) for number, cells in enumerate(read_cells(lines[1:], file), start=2)
+        ]
         return Run(info, tuple(rows))
 
 

@@ -60,7 +60,11 @@ def solve(
             f"the energy of {', '.join(model.unmetered)} is unknown: the profile has none metered",
             f"set active_power_w in [device.{model.unmetered[0]}] of the fleet",
         )
+    _check_conditions(model, table)
     notes = _left_out(model)
+    if model.unmetered:
+        named = ", ".join(model.unmetered)
+        notes += (f"what computing costs {named} in energy is unknown and counted as 0: set active_power_w",)
     if energy_matters and not any(device.battery for device in fleet.devices):
         notes += ("no device of the fleet has battery = true, so every plan uses 0 J",)
     graph = Graph.of(model)
@@ -109,6 +113,21 @@ def _batch(table: ProfileTable, batch: int | None) -> int:
     if batch is not None and batch not in known:
         raise InputError(f"batch {batch} was not profiled; the table has {listed}", "choose one of these")
     return known[0] if batch is None else batch
+
+
+def _check_conditions(model: CostModel, table: ProfileTable) -> None:
+    """Refuse a device that was profiled as another emulation than the fleet now describes."""
+    for device in model.fleet.devices:
+        measured, wanted = table.environments.get(device.name), device.emulate
+        if measured is None or wanted is None:
+            continue
+        threads = wanted.threads or measured.threads
+        if (measured.slowdown, measured.threads) != (wanted.slowdown, threads):
+            raise MismatchError(
+                f"{device.name} was profiled with slowdown {measured.slowdown:g} and {measured.threads} threads, "
+                f"the fleet says slowdown {wanted.slowdown:g} and {threads} threads",
+                f"`{profile_command(model.chain, device.name)} --fleet FLEET`, into another --output",
+            )
 
 
 def _left_out(model: CostModel) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +18,7 @@ import pandas as pd
 from planner.chain import Bundle, Chain
 from planner.documents import document, from_data, read_json, read_text, to_data, unit_remedy, write_json
 from planner.errors import DocumentError, MismatchError
-from planner.plan import Variant
+from planner.plan import MOST_BATCH, Variant
 
 SCHEMA = "edgecut.profile/1"
 KEY = ("device", "start", "stop", "backend", "precision", "frequency_hz", "fused", "batch")
@@ -52,8 +52,8 @@ class ProfileRow:
         for name in ("latency_std_s", "cpu_time_s", "load_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, found {getattr(self, name)}")
-        if min(self.batch, self.runs) < 1:
-            raise ValueError("batch and runs must be at least 1")
+        if not 1 <= self.batch <= MOST_BATCH or self.runs < 1:
+            raise ValueError(f"batch must be 1 to {MOST_BATCH} and runs at least 1")
         if self.energy_j is not None and not 0 <= self.energy_j < math.inf:
             raise ValueError(f"energy_j must be at least 0 and finite, found {self.energy_j}")
 
@@ -106,7 +106,7 @@ def parse_rows(text: str, file: object, *, repair: bool = False) -> list[Profile
     cut_off = lines.pop()
     if not lines:
         lines, cut_off = [cut_off], ""
-    _check_header(next(csv.reader([lines[0]]), []), file)
+    _check_header(next(iter(read_cells(lines[:1], file)), []), file)
     if cut_off and not repair:
         problem = "the last row is half-written: the profile was cut off"
         raise DocumentError(
@@ -114,7 +114,7 @@ def parse_rows(text: str, file: object, *, repair: bool = False) -> list[Profile
         )
     rows = []
     seen: dict[object, int] = {}
-    for number, cells in enumerate(csv.reader(lines[1:]), start=2):
+    for number, cells in enumerate(read_cells(lines[1:], file), start=2):
         row = _parse_row(cells, file, f"line {number}")
         if row.key in seen:
             raise DocumentError(
@@ -123,6 +123,14 @@ def parse_rows(text: str, file: object, *, repair: bool = False) -> list[Profile
         seen[row.key] = number
         rows.append(row)
     return rows
+
+
+def read_cells(lines: Sequence[str], file: object) -> list[list[str]]:
+    """The cells of each line of CSV. Raises ``DocumentError``."""
+    try:
+        return list(csv.reader(lines))
+    except csv.Error as error:
+        raise DocumentError(file, "", f"is no CSV: {error}") from None
 
 
 def _check_header(found: Sequence[str], file: object) -> None:
@@ -192,10 +200,11 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class ProfileTable:
-    """Rows of one chain, from one or several devices."""
+    """Rows of one chain, from one or several devices, and where each device's were measured."""
 
     chain: Chain
     rows: tuple[ProfileRow, ...]
+    environments: Mapping[str, Environment] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
         """The table as pandas sees it: the columns of the CSV."""
@@ -232,6 +241,7 @@ class ProfileTable:
             )
         first_file, first, _ = tables[0]
         devices: dict[str, Path] = {}
+        environments = {sidecar.device: sidecar.environment for _, sidecar, _ in tables}
         for file, sidecar, _ in tables:
             if sidecar.chain.digest != first.chain.digest:
                 raise MismatchError(
@@ -244,4 +254,4 @@ class ProfileTable:
                     f"{file} and {devices[sidecar.device]} both measure device {sidecar.device!r}", "pass one"
                 )
             devices[sidecar.device] = file
-        return ProfileTable(first.chain, tuple(row for _, _, rows in tables for row in rows))
+        return ProfileTable(first.chain, tuple(row for _, _, rows in tables for row in rows), environments)

@@ -28,10 +28,11 @@ _WEIGHTED = {
     "conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
     "linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "embedding", "embedding_bag",
 }  # fmt: skip
-# Operations that only rearrange memory.
+# Operations that only rearrange memory, or do nothing outside training.
 _REARRANGING = {
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "contiguous", "clone", "alias", "detach",
-    "permute", "transpose", "t", "squeeze", "unsqueeze", "expand", "slice", "select", "getitem", "to", "_to_copy",
+    "permute", "transpose", "t", "squeeze", "unsqueeze", "expand", "slice", "select", "getitem",
+    "to", "_to_copy", "dropout",
 }  # fmt: skip
 # Largest difference between chain and whole network, relative to the largest output.
 TOLERANCE = 1e-5
@@ -126,8 +127,11 @@ def cut_model(model: LoadedModel, batch: int = 1) -> CutModel:
 def _cut(model: LoadedModel, batch: int) -> CutModel:
     generator = torch.Generator().manual_seed(0)
     shapes = [spec.batched(batch).shape for spec in model.inputs]
-    inputs = tuple(torch.randn(shape, generator=generator) for shape in shapes)
-    cuts = _cut_points(capture(model, inputs), model.source.name)
+    try:
+        inputs = tuple(torch.randn(shape, generator=generator) for shape in shapes)
+    except RuntimeError as error:
+        raise ModelError(f"no memory for inputs of {shapes[0]}", "pass a smaller batch or shape") from error
+    cuts = _cut_points(capture(model, inputs), model.source.name, batch)
     if model.source.granularity == "layer":
         cuts = cuts.joined(_weighted_steps(cuts))
     values, macs = _run(cuts, inputs)
@@ -137,19 +141,29 @@ def _cut(model: LoadedModel, batch: int) -> CutModel:
         cuts = cuts.joined(begins)
         values = [values[0], *(values[end] for end in ends)]
         macs = [sum(macs[a:b]) for a, b in zip(begins, ends, strict=True)]
+    try:
+        boundaries = tuple(Boundary(tuple(_spec(value) for value in tensors)) for tensors in values)
+        if any(not spec.shape for boundary in boundaries for spec in boundary.tensors):
+            raise ValueError("a single number has no axis for the batch")
+    except ValueError as error:
+        raise ModelError(f"{model.source.name} has an input or output that cannot be sent: {error}") from None
     _verify(model, inputs, values[-1])
-    boundaries = tuple(Boundary(tuple(_spec(value) for value in tensors)) for tensors in values)
     layers = _describe(cuts, [work // batch for work in macs])
     digest = _digest(boundaries, cuts)
     return CutModel(Chain(model.source, digest, layers, boundaries), batch, cuts)
 
 
-def _cut_points(captured: Captured, name: str) -> Cuts:
-    """Cut wherever exactly one tensor is live."""
+def _carries(value: object, batch: int) -> bool:
+    """Whether a value can cross a boundary: a tensor with the batch as axis 0."""
+    return isinstance(value, torch.Tensor) and value.shape[:1] == (batch,)
+
+
+def _cut_points(captured: Captured, name: str, batch: int) -> Cuts:
+    """Cut wherever exactly one tensor is live, and its axis 0 is the batch."""
     nodes = [node for node in captured.graph.nodes if node not in captured.constants]
     inputs = [node for node in nodes if node.op == "placeholder"]
     calls = [node for node in nodes if node.op == "call_function"]
-    ends = nodes[-1].all_input_nodes
+    ends = [value for value in tree_leaves(nodes[-1].args) if isinstance(value, fx.Node)]
     order = {node: place for place, node in enumerate(calls)}
     if not calls or not any(end in order for end in ends):
         raise ModelError(f"{name} computes nothing from its input")
@@ -161,7 +175,7 @@ def _cut_points(captured: Captured, name: str) -> Cuts:
     for place, node in enumerate(calls):
         crossing = {each for each in {*crossing, node} if last_use[each] > place}
         final = place == len(calls) - 1
-        single = len(crossing) == 1 and all(isinstance(each.meta["val"], torch.Tensor) for each in crossing)
+        single = len(crossing) == 1 and all(_carries(each.meta["val"], batch) for each in crossing)
         if final or single:
             steps.append(tuple(calls[begin : place + 1]))
             live.append(tuple(ends) if final else tuple(crossing))
@@ -210,6 +224,7 @@ def _verify(model: LoadedModel, inputs: tuple[torch.Tensor, ...], found: Sequenc
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest absolute difference over the largest absolute expected value."""
+    found, expected = found.double(), expected.double()
     scale = float(expected.abs().max()) or 1.0
     return float((found - expected).abs().max()) / scale
 
@@ -248,7 +263,7 @@ def _digest(boundaries: Sequence[Boundary], cuts: Cuts) -> str:
     Left out is what releases of PyTorch do differently: how work is counted, and which operations only
     rearrange memory.
     """
-    operations = [sorted({operation(node) for node in step} - _REARRANGING) for step in cuts.steps]
+    operations = [sorted(filter(None, map(_signature, step))) for step in cuts.steps]
     shape = [operations, [str(boundary) for boundary in boundaries]]
     digest = hashlib.sha256(json.dumps(shape).encode())
     used = set().union(*map(cuts.constants, cuts.steps))
@@ -257,6 +272,16 @@ def _digest(boundaries: Sequence[Boundary], cuts: Cuts) -> str:
         digest.update(f"{name} {_spec(value)}".encode())
         digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _signature(node: fx.Node) -> str:
+    """The operation with its constants (strides, slopes, ...); empty if it only rearranges memory."""
+    if operation(node) in _REARRANGING:
+        return ""
+    constants = [
+        value for value in tree_leaves((node.args, node.kwargs)) if type(value) in (int, float, bool)
+    ]
+    return f"{operation(node)} {constants}"
 
 
 def _identifier(name: str) -> str:

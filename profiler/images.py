@@ -47,7 +47,7 @@ def folder_pictures(folder: Path, count: int | None, skipped: list[str]) -> Iter
             return
         try:
             with Image.open(file) as opened:
-                pixels = opened.convert("RGB")
+                pixels = _rgb(opened)
         except _UNREADABLE as error:
             skipped.append(f"{file}: {error}")
             continue
@@ -77,7 +77,9 @@ def default_pictures(count: int, seed: int = 0) -> Iterator[Picture]:
 
 def pictures(folder: Path | None, count: int | None, skipped: list[str]) -> Iterator[Picture]:
     """Images from ``folder``, or the default ones where it is None."""
-    return default_pictures(count or 20) if folder is None else folder_pictures(folder, count, skipped)
+    return (
+        default_pictures(min(count or 20, 20)) if folder is None else folder_pictures(folder, count, skipped)
+    )
 
 
 def prepare(picture: Picture, preparation: Preparation, spec: TensorSpec) -> Array:
@@ -95,6 +97,13 @@ def prepare(picture: Picture, preparation: Preparation, spec: TensorSpec) -> Arr
     mean, std = (np.array(each[:channels], np.float32) for each in (preparation.mean, preparation.std))
     values = (values - mean) / std
     return np.ascontiguousarray(values.transpose(2, 0, 1)[np.newaxis]).astype(spec.dtype)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """8 bits per channel; Pillow alone would clip 16-bit grey values, not scale them."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def _picture(source: str, pixels: Image.Image) -> Picture:

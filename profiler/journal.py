@@ -66,9 +66,11 @@ class Journal:
         if whole.startswith(header()):
             self._check_same(Sidecar.load(document), sidecar)
             rows = parse_rows(whole, self.file)
-        elif whole:
+        elif not header().startswith(text):
             raise DocumentError(self.file, "line 1", "is not a profile table", "pass another --output")
         else:
+            if document.exists():
+                Sidecar.load(document)  # refuses what is no sidecar, before it is overwritten
             sidecar.save(document)
         try:
             self._stream.truncate(len(whole.encode()))

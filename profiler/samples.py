@@ -74,17 +74,22 @@ def write_samples(
         taken = cut.chain.boundaries[0]
         problem = f"{cut.chain.source.name} takes {taken}, which no image becomes"
         raise ModelError(problem, "pass --input-shape 3xHxW")
-    if folder.exists() and not (folder / "manifest.json").exists():
-        raise StorageError(f"{folder} exists and holds no samples", "pass another --output")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = stored_bytes(cut.chain, len(pictures)), shutil.disk_usage(folder.parent).free
-    if needed > free:
-        problem = f"the samples take {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free at {folder.parent}"
-        raise StorageError(problem, "pass a smaller --count, or another --output")
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    _check_replaceable(folder)
     try:
-        partial.chmod(0o755)
-        arrays = _create(cut.chain, len(pictures), partial)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {error.strerror}", "pass another --output") from error
+    try:
+        needed, free = stored_bytes(cut.chain, len(pictures)), shutil.disk_usage(partial).free
+        if needed > free:
+            problem = (
+                f"the samples take {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free at {folder.parent}"
+            )
+            raise StorageError(problem, "pass a smaller --count, or another --output")
+        store = partial / "store"
+        store.mkdir()
+        arrays = _create(cut.chain, len(pictures), store)
         layers = len(cut.chain)
         module = cut.module(Bundle(0, layers), outputs=range(1, layers + 1))
         for place, picture in enumerate(pictures):
@@ -96,11 +101,11 @@ def write_samples(
             progress()
         for array in arrays.values():
             array.flush()
-        manifest = _manifest(cut.chain, pictures, arrays, partial)
-        write_json(partial / "manifest.json", {"schema": SCHEMA, **to_data(manifest)})
+        manifest = _manifest(cut.chain, pictures, arrays, store)
+        write_json(store / "manifest.json", {"schema": SCHEMA, **to_data(manifest)})
         if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
+            folder.replace(partial / "retired")
+        store.replace(folder)
     except OSError as error:
         problem = f"cannot write samples to {folder}: {error}"
         raise StorageError(problem, "free space or pass another --output") from error
@@ -108,6 +113,19 @@ def write_samples(
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(partial)
     return manifest
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Only samples, or an empty folder, may be replaced by new samples."""
+    try:
+        names = [entry.name for entry in folder.iterdir()] if folder.exists() else []
+        if names:
+            read_json(folder / "manifest.json", SCHEMA)
+            if all(name == "manifest.json" or name.startswith("boundary_") for name in names):
+                return
+            raise StorageError(f"{folder} holds more than samples", "pass another --output")
+    except (OSError, DocumentError):
+        raise StorageError(f"{folder} exists and holds no samples", "pass another --output") from None
 
 
 def _create(chain: Chain, count: int, folder: Path) -> dict[tuple[int, int], np.memmap]:

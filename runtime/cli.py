@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
@@ -27,7 +28,7 @@ def cli() -> None:
     edgecut profile alexnet --device edge --fleet F       measure every bundle, on each device
     edgecut solve --fleet F --profiles profiles/*.csv     find the best split, with its proof
     edgecut deploy plan.json                              run it
-    edgecut report runs/latest -o report                  see forecast beside measurement
+    edgecut report runs/MODEL-TIME -o report              see forecast beside measurement
     """
 
 
@@ -37,6 +38,9 @@ for command in (inspect, samples, profile, solve, deploy, report):
 
 def main() -> None:
     """Entry point: every deliberate error becomes two lines and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode shows ? instead
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

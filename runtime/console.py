@@ -12,9 +12,11 @@ _PIPE_WIDTH = 160
 
 
 def console(*, stderr: bool = False) -> Console:
-    out = Console(stderr=stderr, highlight=False)
-    # A file or a pipe has no width; a table must not be folded into it.
-    return out if out.is_terminal else Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+    # Names are printed as they are: brackets and colons in them are not markup.
+    out = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not out.is_terminal:
+        out.width = _PIPE_WIDTH  # a file or a pipe has no width; a table must not be folded into it
+    return out
 
 
 def table(

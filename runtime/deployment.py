@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +53,7 @@ def deploy(
     plan = request.plan
     if (request.output / "run.csv").exists():
         raise StorageError(f"{request.output} holds a run already", "pass another --output")
-    inputs, expected, cut = _inputs(plan, request.images, skipped)
+    inputs, expected, cut = _inputs(plan, request.images, request.requests, skipped)
     with tempfile.TemporaryDirectory(prefix="edgecut-deploy-") as name:
         folder = Path(name)
         bundles = prepare_bundles(plan, cut, folder)
@@ -71,8 +72,8 @@ def deploy(
 
 
 def _inputs(
-    plan: Plan, images: Path | None, skipped: list[str]
-) -> tuple[list[tuple[Array, ...]], list[Array], CutModel]:
+    plan: Plan, images: Path | None, requests: int, skipped: list[str]
+) -> tuple[list[tuple[Array, ...]], list[tuple[Array, ...]], CutModel]:
     """Batches of prepared images, the whole model's output for each, and the model cut as planned."""
     model = load_model(plan.chain.source)
     cut = cut_model(model, plan.batch)
@@ -85,14 +86,15 @@ def _inputs(
     if model.preparation is None:
         raise ModelError(f"{model.source.name} takes {plan.chain.boundaries[0]}, which no image becomes")
     spec = plan.chain.boundaries[0].tensors[0]
-    singles = [prepare(picture, model.preparation, spec) for picture in pictures(images, None, skipped)]
+    count = requests * plan.batch
+    singles = [prepare(picture, model.preparation, spec) for picture in pictures(images, count, skipped)]
     batches = [
         np.concatenate([singles[(place + i) % len(singles)] for i in range(plan.batch)])
         for place in range(0, max(len(singles) // plan.batch, 1) * plan.batch, plan.batch)
     ]
     whole = cut.module(Bundle(0, len(cut.chain)))
     with torch.inference_mode():
-        expected = [whole(torch.from_numpy(batch))[0].numpy() for batch in batches]
+        expected = [tuple(value.numpy() for value in whole(torch.from_numpy(batch))) for batch in batches]
     return [(batch,) for batch in batches], expected, cut
 
 
@@ -100,7 +102,7 @@ def _stream(
     request: DeployRequest,
     pipeline: Pipeline,
     inputs: Sequence[tuple[Array, ...]],
-    expected: Sequence[Array],
+    expected: Sequence[tuple[Array, ...]],
     progress: Callable[[str], None],
 ) -> Run:
     """Send the requests and write each answer's rows as it comes; an interrupted run is a shorter one."""
@@ -121,7 +123,7 @@ def _stream(
             try:
                 stream = itertools.islice(itertools.cycle(inputs), request.requests)
                 for answer in pipeline.map(stream):
-                    error = output_error(answer.outputs[0], expected[answer.request % len(expected)])
+                    error = output_error(answer.outputs, expected[answer.request % len(expected)])
                     found = list(measured_rows(plan, pipeline.segments, answer, error))
                     table.writelines(map(format_run_row, found))
                     table.flush()
@@ -134,7 +136,13 @@ def _stream(
     return Run(info(), tuple(rows))
 
 
-def output_error(found: Array, expected: Array) -> float:
+def output_error(found: Sequence[Array], expected: Sequence[Array]) -> float:
+    """The largest of the outputs' errors; infinite where one is not a number."""
+    errors = [_error(have, want) for have, want in zip(found, expected, strict=True)]
+    return max(errors) if all(map(math.isfinite, errors)) else math.inf
+
+
+def _error(found: Array, expected: Array) -> float:
     """Largest absolute difference over the largest absolute expected value."""
     difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
     return float(difference.max() / (np.abs(expected.astype(np.float64)).max() or 1.0))

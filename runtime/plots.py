@@ -21,6 +21,8 @@ from planner.run import Run
 from planner.table import ProfileRow
 from planner.verdict import verdict
 
+matplotlib.rcParams["text.parse_math"] = False  # a name may hold a dollar sign
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart; hops are grey.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 _HOP = "#8A8A8A"
@@ -85,7 +87,7 @@ def draw_chain(chain: Chain, plan: Plan | None, file: Path) -> None:
         title = f"{chain.source.name}: {layers} layers; {finding}"
     axes.set_title(title, loc="left")
     if legend:
-        figure.legend(handles=legend, frameon=False, ncols=len(legend), loc="outside lower left")
+        figure.legend(handles=legend, frameon=False, ncols=min(len(legend), 4), loc="outside lower left")
     _save(figure, file)
 
 
@@ -171,7 +173,7 @@ def draw_baselines(plan: Plan, file: Path) -> None:
         for device in plan.fleet.devices
     ]
     handles.append(Patch(facecolor=_HOP, hatch="///", edgecolor="white", label="communication"))
-    figure.legend(handles=handles, frameon=False, ncols=len(handles), loc="outside lower left")
+    figure.legend(handles=handles, frameon=False, ncols=min(len(handles), 3), loc="outside lower left")
     axes.set_title(f"{plan.chain.source.name}: {verdict(plan)}", loc="left", fontsize=11)
     _save(figure, file)
 

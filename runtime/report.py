@@ -30,21 +30,24 @@ def write_report(subjects: Sequence[Path], folder: Path) -> tuple[list[Path], li
     """
     # Tables first: a plan's picture of the chain, which shows the cuts, replaces theirs.
     loaded = sorted(((file, _load(file)) for file in subjects), key=lambda each: _ORDER[type(each[1])])
-    chains = {_chain(subject).digest for _, subject in loaded}
-    plans = sum(not isinstance(subject, ProfileTable) for _, subject in loaded)
+    tables = [subject for _, subject in loaded if isinstance(subject, ProfileTable)]
+    devices = [device for table in tables for device in dict.fromkeys(row.device for row in table.rows)]
+    alike = len({_chain(subject).digest for _, subject in loaded}) == 1
+    plain_tables = alike and len(set(devices)) == len(devices)
+    plain_plans = alike and len(loaded) - len(tables) == 1
+    names = _distinct([file.resolve().stem for file, _ in loaded])
     written: dict[Path, None] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file, subject in loaded:
-            prefix = f"{_chain(subject).source.label}-" if len(chains) > 1 else ""
+        for name, (_, subject) in zip(names, loaded, strict=True):
+            plain = plain_tables if isinstance(subject, ProfileTable) else plain_plans
+            prefix = "" if plain else f"{name}-"
             if isinstance(subject, ProfileTable):
                 files = _profile_report(subject, folder, prefix)
+            elif isinstance(subject, Run):
+                files = _run_report(subject, folder, prefix)
             else:
-                prefix = f"{file.resolve().stem}-" if plans > 1 else prefix
-                if isinstance(subject, Run):
-                    files = _run_report(subject, folder, prefix)
-                else:
-                    files = _plan_report(subject, folder, prefix)
+                files = _plan_report(subject, folder, prefix)
             written.update(dict.fromkeys(files))
     except OSError as error:
         raise StorageError(f"cannot write the report to {folder}: {error}", "pass another -o") from error
@@ -56,6 +59,13 @@ def write_report(subjects: Sequence[Path], folder: Path) -> tuple[list[Path], li
 def _finding(subject: Run | Plan) -> str:
     said = subject.verdict() if isinstance(subject, Run) else verdict(subject)
     return f"{_chain(subject).source.name}: {said}"
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, numbered where one occurs again."""
+    return [
+        f"{name}-{names[:k].count(name) + 1}" if name in names[:k] else name for k, name in enumerate(names)
+    ]
 
 
 _ORDER = {ProfileTable: 0, Plan: 1, Run: 2}
@@ -77,7 +87,7 @@ def _load(file: Path) -> Subject:
     text = read_text(file)
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         data = None
     if isinstance(data, dict) and data.get("schema") == PLAN_SCHEMA:
         return Plan.load(file)

@@ -76,5 +76,38 @@ class Fixed(nn.Module):
         return self.last(self.layer(x).sum(0, keepdim=True))
 
 
+class Leaky(nn.Module):
+    """Differs from its sibling in a constant alone."""
+
+    def __init__(self, slope: float = 0.1) -> None:
+        super().__init__()
+        self.layer, self.slope = nn.Linear(4, 4), slope
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.leaky_relu(self.layer(x), self.slope)
+
+
+def steep() -> nn.Module:
+    return Leaky(0.9)
+
+
+class Twice(Leaky):
+    """Gives one tensor as two outputs."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.layer(x)
+        return y, y
+
+
+class Scalar(Leaky):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).sum()
+
+
+class Nothing(Leaky):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)[:, :0]
+
+
 def not_a_module() -> int:
     return 3

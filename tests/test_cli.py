@@ -141,6 +141,9 @@ def test_profiling_again_resumes(here: Path, edgecut) -> None:
         (["solve", *TABLES, "--fleet", "fleet.toml", "--max-latency-ms", "1e-6"], 1, ["least"]),
         (["solve", *TABLES, "--fleet", "fleet.toml", "--batch", "7"], 2, ["batch"]),
         (["solve", *TABLES, "profiles/models-Tiny-edge.csv", "--fleet", "fleet.toml"], 2, ["both measure"]),
+        (["solve", *TABLES, "--fleet", "fleet.toml", "-o", "fleet.toml"], 2, ["exists and is no plan"]),
+        (["profile", *TINY, "--device", "edge", "-o", "edge.json"], 2, ["must end in .csv"]),
+        (["profile", *TINY, "--device", "a/b"], 2, ["use letters"]),
         (["deploy", "nowhere.json"], 2, ["no such file"]),
         (["deploy", "fleet.toml"], 2, ["not JSON"]),
         (["report", "nowhere"], 2, ["no such file"]),
@@ -179,6 +182,33 @@ def test_a_faulty_fleet_says_where(here: Path, edgecut, fault: str) -> None:
     assert code == 2
     assert "fleet.toml" in said
     assert says in said
+
+
+def test_a_table_of_another_emulation_is_refused(here: Path, edgecut) -> None:
+    (here / "fleet.toml").write_text(FLEET.replace("slowdown = 4.0", "slowdown = 8.0"))
+    code, said = edgecut("solve", *TABLES, "--fleet", "fleet.toml")
+    assert code == 2
+    assert "edge was profiled with slowdown 4" in said
+
+
+def test_unknown_energy_is_said(here: Path, edgecut) -> None:
+    (here / "fleet.toml").write_text(FLEET.replace("active_power_w = 2.0", ""))
+    code, said = edgecut("solve", *TABLES, "--fleet", "fleet.toml")
+    assert (code, "counted as 0" in said) == (0, True)
+    code, said = edgecut("solve", *TABLES, "--fleet", "fleet.toml", "--objective", "energy")
+    assert (code, "active_power_w" in said) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"a": ' + "9" * 5000 + "}", "[" * 20000, "x = " + "[" * 20000, "x = " + "9" * 5000]
+)
+@pytest.mark.parametrize(
+    "command", [["deploy", "f"], ["report", "f"], ["solve", *TABLES, "--fleet", "f"]], ids=str
+)
+def test_hostile_documents_are_refused(here: Path, edgecut, command: list[str], content: str) -> None:
+    (here / "f").write_text(content)
+    code, _ = edgecut(*command)
+    assert code == 2
 
 
 def test_a_fleet_without_a_route_says_so(here: Path, edgecut) -> None:

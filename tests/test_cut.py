@@ -114,13 +114,25 @@ def test_digest_tells_weights_and_cuts_apart() -> None:
     other = cut_model(load_model(ModelSource("models:Tiny", seed=1, input_shape=(3, 32, 32))))
     assert same.chain.digest == tiny().chain.digest
     assert len({tiny().chain.digest, other.chain.digest, operations().chain.digest}) == 3
+    flat, steep = (
+        cut_model(load_model(ModelSource(name, input_shape=(4,))))
+        for name in ("models:Leaky", "models:steep")
+    )
+    assert flat.chain.digest != steep.chain.digest
+
+
+def test_one_tensor_as_two_outputs() -> None:
+    chain = cut_model(load_model(ModelSource("models:Twice", input_shape=(4,)))).chain
+    assert str(chain.boundaries[-1]) == "1x4 float32 + 1x4 float32"
 
 
 @pytest.mark.parametrize(
     ("source", "kind", "says"),
     [
         (ModelSource("alexnt"), UnknownNameError, "alexnet"),
-        (ModelSource("models:Nothing"), ModelError, "Nothing"),
+        (ModelSource("models:Absent"), ModelError, "Absent"),
+        (ModelSource("models:Scalar", input_shape=(4,)), ModelError, "single number"),
+        (ModelSource("models:Nothing", input_shape=(4,)), ModelError, "below 1"),
         (ModelSource("nowhere:Net"), ModelError, "nowhere"),
         (ModelSource("models:not_a_module"), ModelError, "returned int"),
         (ModelSource("models:Tiny", weights="default"), ModelError, "no default weights"),

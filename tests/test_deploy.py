@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -42,7 +43,7 @@ from planner.errors import (
 from planner.run import Run
 from profiler.cut import CutModel, cut_model
 from profiler.model import load_model
-from runtime.deployment import DeployRequest, deploy, measured_rows
+from runtime.deployment import DeployRequest, deploy, measured_rows, output_error
 from runtime.itinerary import StageOrder, WorkOrder, itinerary
 from runtime.pipeline import Answer, Pipeline, prepare_bundles
 from runtime.worker import load_stage
@@ -199,6 +200,13 @@ def test_wrong_outputs_are_noticed(cut: CutModel, tmp_path: Path, monkeypatch: p
     with pytest.raises(VerificationError, match="differ from the whole model"):
         deploy(DeployRequest(made, tmp_path / "run", requests=2, transport="in-process"), [])
     assert len(Run.load(tmp_path / "run").rows) == 2 * 5
+
+
+def test_an_output_that_is_no_number_is_an_error() -> None:
+    good, bad = np.array([2.0, 1.0]), np.array([np.nan, 1.0])
+    assert output_error((good,), (good,)) == 0
+    assert output_error((good, bad), (good, good)) == math.inf
+    assert output_error((good, good + 1), (good, good)) == 0.5
 
 
 @pytest.mark.parametrize("change", ["digest", "absent", "specs"])

@@ -126,7 +126,7 @@ FAULTS = {
     "no schema": (broken(lambda d: d.pop("schema")), "no schema tag"),
     "text for a number": (broken(lambda d: d["cost"].update(energy_j="0")), "cost.energy_j"),
     "true for a number": (broken(lambda d: d.update(batch=True)), "batch"),
-    "batch 0": (broken(lambda d: d.update(batch=0)), "batch must be at least 1"),
+    "batch 0": (broken(lambda d: d.update(batch=0)), "batch must be 1 to"),
     "gap": (broken(lambda d: d["stages"][1]["bundle"].update(start=2)), "gap: layers 1..1"),
     "overlap": (broken(lambda d: d["stages"][0]["bundle"].update(stop=2)), "overlap: layer 1"),
     "empty bundle": (broken(lambda d: d["stages"][0]["bundle"].update(stop=0)), "is empty"),
@@ -139,7 +139,7 @@ FAULTS = {
     "truncated": (broken(lambda d: None)[:200], "not JSON"),
     "empty": ("", "not JSON"),
     "a list": ("[]", "expected a edgecut.plan/1 document, found list"),
-    "deep": ("[" * 100_000, "nested too deeply"),
+    "deep": ("[" * 100_000, "is no document of ours"),
 }  # fmt: skip
 
 
@@ -190,7 +190,7 @@ ROW_FAULTS = {
     "latency 0": (altered(latency_s="0"), "latency_s must be above 0"),
     "negative energy": (altered(energy_j="-1"), "energy_j must be at least 0"),
     "empty bundle": (altered(stop="0"), "is empty or starts below 0"),
-    "batch 0": (altered(batch="0"), "batch and runs must be at least 1"),
+    "batch 0": (altered(batch="0"), "batch must be 1 to"),
 }  # fmt: skip
 
 

@@ -196,6 +196,18 @@ def test_a_foreign_file_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "edge.csv").read_text() == "my,own\n1,2\n"
 
 
+def test_a_foreign_line_or_sidecar_is_not_overwritten(tmp_path: Path) -> None:
+    make_samples(TINY, tmp_path / "samples")
+    (tmp_path / "edge.csv").write_text("my only notes")
+    with pytest.raises(DocumentError, match="not a profile table"):
+        profile(request(tmp_path))
+    assert (tmp_path / "edge.csv").read_text() == "my only notes"
+    (tmp_path / "plan.json").write_text('{"schema": "edgecut.plan/1"}')
+    with pytest.raises(DocumentError, match=r"edgecut\.profile/1"):
+        profile(request(tmp_path, output=tmp_path / "plan.csv"))
+    assert (tmp_path / "plan.json").read_text() == '{"schema": "edgecut.plan/1"}'
+
+
 @pytest.mark.parametrize("name", backends.NAMES)
 @pytest.mark.parametrize("bundle", [Bundle(0, 1), Bundle(1, 3), Bundle(0, 3)])
 def test_a_saved_bundle_is_the_bundle(tmp_path: Path, name: str, bundle: Bundle) -> None:
@@ -303,6 +315,29 @@ def test_samples_never_replace_a_folder_of_something_else(tmp_path: Path) -> Non
     with pytest.raises(StorageError, match="holds no samples"):
         make_samples(TINY, tmp_path / "photos")
     assert (tmp_path / "photos" / "holiday.txt").exists()
+
+
+def test_samples_are_replaced_only_by_samples(tmp_path: Path) -> None:
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    cut = make_samples(TINY, folder)  # an empty folder may be filled
+    make_samples(TINY, folder, count=2)
+    assert SampleStore(folder, cut.chain).count == 2
+    assert [entry.name for entry in tmp_path.iterdir()] == ["samples"]
+    (folder / "app.js").write_text("mine")
+    with pytest.raises(StorageError, match="holds more than samples"):
+        make_samples(TINY, folder)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        make_samples(TINY, tmp_path / "file" / "samples")
+    assert (folder / "app.js").read_text() == "mine"
+
+
+def test_sixteen_bit_images_keep_their_brightness(tmp_path: Path) -> None:
+    grey = np.full((40, 40), 65535 // 4, np.uint16)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    (picture,) = folder_pictures(tmp_path, None, [])
+    assert np.asarray(picture.pixels).mean() == pytest.approx(255 / 4, abs=1)
 
 
 def test_a_network_that_takes_no_images_says_so(tmp_path: Path) -> None:

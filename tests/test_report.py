@@ -103,6 +103,25 @@ def test_two_runs_do_not_overwrite_each_other(made: Plan, tmp_path: Path) -> Non
     assert {"first-forecast.png", "second-forecast.png"} <= {file.name for file in files}
 
 
+def test_subjects_of_one_name_do_not_overwrite_each_other(made: Plan, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        made.save(tmp_path / name / "plan.json")
+        write_profile(made, tmp_path / name / "a.csv", "a")
+    files, _ = write_report([tmp_path / name / "plan.json" for name in ("one", "two")], tmp_path / "plans")
+    assert {"plan-chain.png", "plan-2-chain.png"} <= {file.name for file in files}
+    files, _ = write_report([tmp_path / name / "a.csv" for name in ("one", "two")], tmp_path / "tables")
+    assert {"a-bundles-a.png", "a-2-bundles-a.png"} <= {file.name for file in files}
+
+
+def test_waiting_behind_other_requests_is_told_apart(made: Plan, tmp_path: Path) -> None:
+    info = RunInfo(made, "2026-01-01", "zenoh", 4, 1e-4, 1.0, 0)
+    rows = tuple(RunRow(request, "total", 0, 0.006, 0.0163, 0.010, 1e-7) for request in range(3))
+    assert Run(info, rows).verdict() == (
+        "forecast 6.00 ms, measured 6.30 ms (median of 3, without 10.00 ms of waiting): error +5.0 %"
+    )
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": "edgecut.plan/9"}', "a,b\n1,2", "\0\xff"])
 @pytest.mark.parametrize("name", ["x.json", "x.csv", "x.txt"])
 def test_what_is_no_document_is_refused(tmp_path: Path, name: str, content: str) -> None:

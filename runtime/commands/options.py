@@ -69,7 +69,10 @@ def model_options(command: F) -> F:
                 "--weights", default="none", show_default=True, metavar="none|default|FILE",
                 help="Random (seeded), torchvision's own, or a .safetensors/.pth state dict.",
             ),
-            click.option("--seed", default=0, show_default=True, help="Seed of random weights."),
+            click.option(
+                "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
+                help="Seed of random weights.",
+            ),
             click.option(
                 "--granularity", type=click.Choice(["layer", "op"]), default="layer", show_default=True,
                 help="Cut before each weighted operation, or wherever one tensor is live.",

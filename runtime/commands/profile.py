@@ -38,7 +38,9 @@ from runtime.commands.options import FILE, FOLDER, model_options, parse_names, p
     show_default=True,
     help="Batch sizes, joined by commas.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Default: the device's, else one per processor.")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), help="Default: the device's, else one per processor."
+)
 @click.option(
     "--cpus",
     callback=parse_numbers,
@@ -69,9 +71,14 @@ def profile(
     from planner.plan import Variant
     from profiler import backends
 
+    if output and output.suffix != ".csv":
+        raise click.BadParameter(f"{str(output)!r} must end in .csv", param_hint="--output")
     if min(batches) < 1:
         raise click.BadParameter("a batch has at least 1 sample", param_hint="--batch")
-    emulation = load_fleet(fleet).device(device).emulate if fleet else Device(device).emulate
+    try:
+        emulation = load_fleet(fleet).device(device).emulate if fleet else Device(device).emulate
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--device") from None
     for name in backend_names:
         for precision in precision_names:
             backends.check(name, precision)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--time-limit",
     "time_limit_s",
-    type=click.FloatRange(min=1),
+    type=click.IntRange(1, 86400),
     default=60,
     show_default=True,
     help="Seconds the solver may take.",
@@ -54,19 +54,25 @@ def solve(
     max_energy_mj: float | None,
     max_latency_ms: float | None,
     batch: int | None,
-    time_limit_s: float,
+    time_limit_s: int,
     output: Path,
 ) -> None:
     """Find the best split with CBC, check it against a dynamic programme, and write the plan.
 
     Prints the plan, what each part costs, and what it gains over the plans one would try by hand.
     """
-    from planner.errors import InputError
+    from planner.documents import read_json
+    from planner.errors import DocumentError, InputError
     from planner.fleet_file import load_fleet
-    from planner.plan import Limits
+    from planner.plan import SCHEMA, Limits
     from planner.solver import solve as find_plan
     from planner.table import ProfileTable
 
+    if output.exists():
+        try:
+            read_json(output, SCHEMA)
+        except DocumentError:
+            raise InputError(f"{output} exists and is no plan", "pass another --output") from None
     try:
         limits = Limits(
             max_latency_ms / 1e3 if max_latency_ms is not None else None,
