@@ -185,5 +185,17 @@ def write_text(file: Path, text: str) -> None:
         raise StorageError(f"cannot write {file}: {reason}", "free space or choose another path") from error
 
 
+def read_document(kind: type[T], file: Path, schema: str) -> T:
+    """The document of this schema in a JSON file. Raises ``DocumentError``."""
+    data = dict(read_json(file, schema))
+    del data["schema"]
+    return from_data(kind, data, file)
+
+
+def write_document(document: object, file: Path, schema: str) -> None:
+    """Write a document as JSON with its schema tag. Raises ``StorageError``."""
+    write_json(file, {"schema": schema, **to_data(document)})
+
+
 def write_json(file: Path, data: object) -> None:
     write_text(file, json.dumps(data, indent=1, allow_nan=False) + "\n")

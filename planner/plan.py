@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from planner.chain import Bundle, Chain
-from planner.documents import document, from_data, read_json, to_data, write_json
+from planner.documents import document, read_document, write_document
 from planner.fleet import Fleet
 
 SCHEMA = "edgecut.plan/1"
@@ -151,13 +151,12 @@ class Plan:
         return tuple(dict.fromkeys([*names, *(stage.device for stage in self.stages), self.fleet.sink]))
 
     def save(self, file: Path) -> None:
-        write_json(file, {"schema": SCHEMA, **to_data(self)})
+        write_document(self, file, SCHEMA)
 
     @staticmethod
     def load(file: Path) -> Plan:
         """Read a plan; ``DocumentError`` says where it is wrong."""
-        data = read_json(file, SCHEMA)
-        return from_data(Plan, {key: value for key, value in data.items() if key != "schema"}, file)
+        return read_document(Plan, file, SCHEMA)
 
 
 def check_path(chain: Chain, fleet: Fleet, stages: tuple[Stage, ...], hops: tuple[Hop, ...]) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from planner.documents import document, from_data, read_json, read_text, to_data, unit_remedy, write_json
+from planner.documents import document, from_data, read_document, read_text, unit_remedy, write_document
 from planner.errors import DocumentError
 from planner.plan import Plan
 from planner.table import read_cells
@@ -82,7 +82,7 @@ class RunInfo:
     requests: int
 
     def save(self, file: Path) -> None:
-        write_json(file, {"schema": SCHEMA, **to_data(self)})
+        write_document(self, file, SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,7 @@ class Run:
     @staticmethod
     def load(folder: Path) -> Run:
         """Read a run; ``DocumentError`` says where it is wrong. A half-written last row is left out."""
-        data = read_json(folder / "run.json", SCHEMA)
-        info = from_data(RunInfo, {k: v for k, v in data.items() if k != "schema"}, folder / "run.json")
+        info = read_document(RunInfo, folder / "run.json", SCHEMA)
         file = folder / "run.csv"
         text = read_text(file)
         lines = text[: text.rfind("\n") + 1].splitlines()

@@ -16,7 +16,15 @@ from pathlib import Path
 import pandas as pd
 
 from planner.chain import Bundle, Chain
-from planner.documents import document, from_data, read_json, read_text, to_data, unit_remedy, write_json
+from planner.documents import (
+    document,
+    from_data,
+    read_document,
+    read_text,
+    to_data,
+    unit_remedy,
+    write_document,
+)
 from planner.errors import DocumentError, MismatchError
 from planner.plan import MOST_BATCH, Variant
 
@@ -190,12 +198,11 @@ class Sidecar:
     samples: str
 
     def save(self, file: Path) -> None:
-        write_json(file, {"schema": SCHEMA, **to_data(self)})
+        write_document(self, file, SCHEMA)
 
     @staticmethod
     def load(file: Path) -> Sidecar:
-        data = read_json(file, SCHEMA)
-        return from_data(Sidecar, {key: value for key, value in data.items() if key != "schema"}, file)
+        return read_document(Sidecar, file, SCHEMA)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from planner.chain import Bundle, Chain
-from planner.documents import document, file_digest, from_data, read_json, to_data, write_json
+from planner.documents import document, file_digest, read_document, read_json, write_document
 from planner.errors import DocumentError, ImageError, MismatchError, ModelError, StorageError
 from profiler.cut import CutModel
 from profiler.images import Picture, prepare
@@ -102,7 +102,7 @@ def write_samples(
         for array in arrays.values():
             array.flush()
         manifest = _manifest(cut.chain, pictures, arrays, store)
-        write_json(store / "manifest.json", {"schema": SCHEMA, **to_data(manifest)})
+        write_document(manifest, store / "manifest.json", SCHEMA)
         if folder.exists():
             folder.replace(partial / "retired")
         store.replace(folder)
@@ -160,8 +160,7 @@ class SampleStore:
         command = f"edgecut samples {chain.source.arguments}"
         if not file.exists():
             raise DocumentError(file, "", "no stored feature maps", f"{command}, or pass --samples FOLDER")
-        data = read_json(file, SCHEMA)
-        self.manifest = from_data(Manifest, {k: v for k, v in data.items() if k != "schema"}, file)
+        self.manifest = read_document(Manifest, file, SCHEMA)
         if self.manifest.chain_digest != chain.digest:
             raise MismatchError(
                 f"{folder} holds feature maps of {self.manifest.chain_digest[:12]}, not of "

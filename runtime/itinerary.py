@@ -12,6 +12,7 @@ about it are documents, checked on arrival like any other.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 from planner.chain import Boundary
@@ -40,7 +41,7 @@ def itinerary(plan: Plan) -> tuple[Segment, ...]:
     for place, stage in enumerate([*plan.stages, None]):
         boundary = stage.bundle.start if stage else len(plan.chain)
         if boundary in hops:
-            for source, target in zip(hops[boundary].route, hops[boundary].route[1:], strict=False):
+            for source, target in itertools.pairwise(hops[boundary].route):
                 segments[-1] = replace(segments[-1], link=plan.fleet.link(source, target))
                 segments.append(Segment(target, boundary, (), None))
         if stage:
