@@ -4,7 +4,7 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 FLEET := samples/fleets/edge-server-wifi.toml
 
-.PHONY: demo test check format clean bench
+.PHONY: demo test check format clean bench gpu
 
 $(READY): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -34,6 +34,14 @@ bench: $(READY)
 	$(BIN)/python benchmarks/hop.py
 	$(BIN)/python benchmarks/profile_overhead.py
 	$(BIN)/python benchmarks/forecast.py
+	$(BIN)/python benchmarks/captured.py
+	$(BIN)/python benchmarks/preparation.py
+
+# On a machine with an NVIDIA GPU: the tests that need one, then docs/gpu.md.
+gpu: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cuda]'
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/gpu.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -14,7 +14,7 @@ from pathlib import Path
 from planner import ModelSource, ProfileTable, Variant, load_fleet
 from planner.solver import solve
 from profiler import ProfileRequest, Protocol, cut_model, load_model, placement, profile, write_samples
-from profiler.images import default_pictures
+from profiler.inputs import model_samples
 from runtime import DeployRequest, deploy
 
 FLEET = Path(__file__).parent.parent / "samples" / "fleets" / "edge-server-wifi.toml"
@@ -26,7 +26,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = load_model(source)
-        write_samples(cut_model(model), model.preparation, list(default_pictures(20)), folder / "samples")
+        write_samples(cut_model(model), list(model_samples(model, None, None, [])), folder / "samples")
         tables = []
         for device in fleet.devices:
             tables.append(folder / f"{device.name}.csv")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from planner import ModelSource, Variant
 from profiler import ProfileRequest, Protocol, cut_model, load_model, placement, profile, write_samples
-from profiler.images import default_pictures
+from profiler.inputs import model_samples
 
 
 def measure(name: str, backend: str, folder: Path) -> None:
@@ -20,7 +20,7 @@ def measure(name: str, backend: str, folder: Path) -> None:
     samples = folder / name
     if not samples.exists():
         model = load_model(source)
-        write_samples(cut_model(model), model.preparation, list(default_pictures(20)), samples)
+        write_samples(cut_model(model), list(model_samples(model, None, None, [])), samples)
     table = folder / f"{name}-{backend}.csv"
     where = placement(threads=1)
     found = profile(

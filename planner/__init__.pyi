@@ -1,11 +1,12 @@
-from .chain import Boundary, Bundle, Chain, Layer, ModelSource, TensorSpec
+from .chain import Boundary, Bundle, Chain, InputSpec, Layer, ModelSource, TensorSpec
 from .cost import CostModel
 from .errors import EdgecutError
 from .fleet import Device, Emulation, Fleet, Link
 from .fleet_file import RADIOS, Radio, format_fleet, load_fleet, parse_fleet, save_fleet
 from .plan import Baseline, Cost, Hop, Limits, Outcome, Plan, Proof, Stage, Variant
+from .sidecar import Environment, Sidecar
 from .solver import solve
-from .table import Environment, ProfileRow, ProfileTable, Sidecar
+from .table import ProfileRow, ProfileTable
 
 __all__ = [
     "RADIOS",
@@ -21,6 +22,7 @@ __all__ = [
     "Environment",
     "Fleet",
     "Hop",
+    "InputSpec",
     "Layer",
     "Limits",
     "Link",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 
 from planner.chain import Bundle
 from planner.cost import CostModel, Objective
@@ -57,4 +58,5 @@ def baselines(model: CostModel, objective: Objective) -> tuple[Baseline, ...]:
         for first, second in itertools.permutations(devices, 2)
     ]
     best = min((split for split in splits if split), key=lambda split: rank(split.cost), default=None)
-    return tuple(baseline for baseline in (*alone, best) if baseline)
+    # An infinite cost is a device that cannot run the bundle.
+    return tuple(each for each in (*alone, best) if each and math.isfinite(each.cost.latency_s))

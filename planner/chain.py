@@ -97,11 +97,30 @@ class Bundle:
 
 
 @document()
+class InputSpec:
+    """One input of a model for one sample, without the batch; ``name`` where it is a keyword."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        TensorSpec((1, *self.shape), self.dtype)
+
+    def __str__(self) -> str:
+        name = f"{self.name}=" if self.name else ""
+        dtype = "" if self.dtype == "float32" else f":{self.dtype}"
+        return name + "x".join(map(str, self.shape)) + dtype
+
+
+@document()
 class ModelSource:
     """Where a model comes from: enough to load it again on another machine.
 
     ``weights`` is ``none`` (random, drawn with ``seed``), ``default`` or a file name; the chain's
-    digest, not this, says whether two models are the same.
+    digest, not this, says whether two models are the same. ``config`` holds ``key=value`` arguments of
+    whatever builds it; ``inputs`` is empty where the model says itself what it takes. A cut may pass
+    through ``max_tensors`` live tensors.
     """
 
     name: str
@@ -109,14 +128,19 @@ class ModelSource:
     seed: int = 0
     granularity: Literal["layer", "op"] = "layer"
     max_layers: int | None = None
-    input_shape: tuple[int, ...] | None = None
+    max_tensors: int = 1
+    inputs: tuple[InputSpec, ...] = ()
+    config: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
         """A file name for what belongs to this model and cut."""
         stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.name)
-        cut = "" if self.granularity == "layer" else f"-{self.granularity}"
-        return stem + cut + (f"-max{self.max_layers}" if self.max_layers else "")
+        parts = [stem, *("".join(c if c.isalnum() else "-" for c in each) for each in self.config)]
+        parts += [self.granularity] if self.granularity != "layer" else []
+        parts += [f"tensors{self.max_tensors}"] if self.max_tensors > 1 else []
+        parts += [f"max{self.max_layers}"] if self.max_layers else []
+        return "-".join(parts)
 
     @property
     def arguments(self) -> str:
@@ -127,7 +151,9 @@ class ModelSource:
             ("--seed", self.seed, 0),
             ("--granularity", self.granularity, "layer"),
             ("--max-layers", self.max_layers, None),
-            ("--input-shape", "x".join(map(str, self.input_shape or ())), ""),
+            ("--max-tensors", self.max_tensors, 1),
+            *(("--input", str(each), "") for each in self.inputs),
+            *(("--config", each, "") for each in self.config),
         ):
             if value != default:
                 options += [option, shlex.quote(str(value))]

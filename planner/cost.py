@@ -18,7 +18,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -29,6 +29,7 @@ from planner.chain import Bundle, Chain
 from planner.errors import PlanningError, UnknownNameError
 from planner.fleet import Fleet, Link
 from planner.plan import Cost, Hop, Limits, Stage, Variant
+from planner.sidecar import LeftOut
 from planner.table import ProfileRow
 
 FloatArray = NDArray[np.float64]
@@ -56,7 +57,8 @@ class CostModel:
     """Prices for one chain, fleet and batch.
 
     ``latency_s`` and ``energy_j`` have the shape (ways, layers, layers + 1), indexed by way, start
-    and stop, NaN where start >= stop. ``unmetered``: battery devices with neither metered energy nor
+    and stop, NaN where start >= stop, infinite where that way cannot run the bundle. ``unmetered``:
+    battery devices with neither metered energy nor
     ``active_power_w``; their stages are charged 0 J, so energy means nothing while there is one.
     """
 
@@ -69,11 +71,17 @@ class CostModel:
     unmetered: tuple[str, ...]
 
     @staticmethod
-    def of(chain: Chain, fleet: Fleet, rows: Iterable[ProfileRow], batch: int) -> CostModel:
+    def of(
+        chain: Chain,
+        fleet: Fleet,
+        rows: Iterable[ProfileRow],
+        batch: int,
+        left_out: Mapping[str, Sequence[LeftOut]] | None = None,
+    ) -> CostModel:
         """Price these rows, those of other batches left aside.
 
-        ``UnknownNameError``: a row of a device that is not in the fleet. ``PlanningError``: a way
-        of which some bundles are not measured.
+        ``left_out``: what each device cannot run. ``UnknownNameError``: a row of a device that is not in
+        the fleet. ``PlanningError``: a way of which some bundles are neither measured nor left out.
         """
         rows = [row for row in rows if row.batch == batch]
         ways = {way: place for place, way in enumerate(dict.fromkeys(Way(r.device, r.variant) for r in rows))}
@@ -84,7 +92,14 @@ class CostModel:
             cell = ways[Way(row.device, row.variant)], row.bundle.start, row.bundle.stop
             latency_s[cell] = row.latency_s
             metered_j[cell] = np.nan if row.energy_j is None else row.energy_j
-        _check_complete(chain, batch, ways, latency_s)
+        cannot = np.zeros(latency_s.shape, dtype=bool)
+        for name, entries in (left_out or {}).items():
+            for entry in entries:
+                row_way = Way(name, entry.variant)
+                if row_way in ways and entry.batch == batch:
+                    cannot[ways[row_way], entry.bundle.start, entry.bundle.stop] = True
+        cannot &= np.isnan(latency_s)
+        _check_complete(chain, batch, ways, np.isnan(latency_s) & ~cannot)
 
         energy_j = np.empty_like(latency_s)
         unmetered = {}
@@ -99,6 +114,7 @@ class CostModel:
                 if lacking.any():
                     unmetered[way.device] = True
             energy_j[place] = own + _idle_power_w(fleet, way.device) * time
+        latency_s[cannot] = energy_j[cannot] = np.inf
         return CostModel(chain, fleet, batch, tuple(ways), latency_s, energy_j, tuple(unmetered))
 
     def stage(self, device: str, bundle: Bundle, variant: Variant) -> Stage:
@@ -182,10 +198,10 @@ def _check_devices(fleet: Fleet, ways: Iterable[Way]) -> None:
             raise UnknownNameError("device in the profile table", way.device, known, remedy)
 
 
-def _check_complete(chain: Chain, batch: int, ways: dict[Way, int], latency_s: FloatArray) -> None:
+def _check_complete(chain: Chain, batch: int, ways: dict[Way, int], lacking: NDArray[np.bool_]) -> None:
     starts, stops = np.triu_indices(len(chain), k=1, m=len(chain) + 1)
     for way, place in ways.items():
-        missing = np.flatnonzero(np.isnan(latency_s[place, starts, stops]))
+        missing = np.flatnonzero(lacking[place, starts, stops])
         if missing.size:
             first = Bundle(int(starts[missing[0]]), int(stops[missing[0]]))
             raise PlanningError(

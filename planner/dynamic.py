@@ -88,7 +88,7 @@ class _Search:
     def front(self, groups: list[FloatArray]) -> FloatArray:
         """The costs, shape (labels, 2), that are within the limits and not beaten; the best first."""
         costs: FloatArray = np.concatenate(groups) if groups else np.empty((0, 2))
-        costs = costs[(costs <= self.most).all(axis=1)]
+        costs = costs[(np.isfinite(costs) & (costs <= self.most)).all(axis=1)]
         costs = costs[np.lexsort((costs[:, self.second], costs[:, self.first]))]
         if self.one_is_enough or len(costs) < 2:
             return costs[:1]

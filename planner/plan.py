@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import field
 from enum import Enum
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from typing import Literal
 from planner.chain import Bundle, Chain
 from planner.documents import document, read_document, write_document
 from planner.fleet import Fleet
+from planner.recipe import Recipe
 
 SCHEMA = "edgecut.plan/1"
 MOST_BATCH = 1_000_000
@@ -121,7 +123,8 @@ class Baseline:
 class Plan:
     """Stages in running order and the hops that join them; self-contained: it can be deployed alone.
 
-    ``notes`` say what the optimum leaves out, such as a device that was not profiled.
+    ``notes`` say what the optimum leaves out, such as a device that was not profiled. ``recipes``: how
+    each device's int8 and mixed stages are made.
     """
 
     chain: Chain
@@ -134,6 +137,7 @@ class Plan:
     proof: Proof
     baselines: tuple[Baseline, ...] = ()
     notes: tuple[str, ...] = ()
+    recipes: dict[str, Recipe] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= MOST_BATCH:

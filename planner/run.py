@@ -21,7 +21,7 @@ from planner.errors import DocumentError
 from planner.plan import Plan
 from planner.table import read_cells
 
-SCHEMA = "edgecut.run/1"
+SCHEMA = "edgecut.run/2"
 Kind = Literal["stage", "hop", "total"]
 
 
@@ -31,8 +31,10 @@ class RunRow:
 
     ``measured_s`` is without the time spent waiting for a busy device or link, which is ``queue_s``.
     The total's ``measured_s`` is from input on the source to output on the sink, waiting included.
-    ``output_error``: largest difference from the whole model's output, relative to its largest value;
-    given in total rows.
+    The rest is given in total rows. ``output_error``: largest difference from the whole fp32 model's
+    output, relative to its largest value. ``bundle_error``: the same against the plan's bundles run in
+    one process, where a stage computes in less than fp32. ``top1_agreement`` with the fp32 model and
+    ``accuracy`` are shares of the request's samples.
     """
 
     request: int
@@ -42,6 +44,9 @@ class RunRow:
     measured_s: float
     queue_s: float
     output_error: float | None = None
+    bundle_error: float | None = None
+    top1_agreement: float | None = None
+    accuracy: float | None = None
 
     def __post_init__(self) -> None:
         if self.request < 0 or self.index < 0:
@@ -51,16 +56,18 @@ class RunRow:
                 raise ValueError(f"{name} must be at least 0 and finite, found {getattr(self, name)}")
 
 
-COLUMNS = ("request", "kind", "index", "forecast_s", "measured_s", "error_s", "queue_s", "output_error")
+_OPTIONAL = ("output_error", "bundle_error", "top1_agreement", "accuracy")
+COLUMNS = ("request", "kind", "index", "forecast_s", "measured_s", "error_s", "queue_s", *_OPTIONAL)
 
 
 def format_run_row(row: RunRow) -> str:
     """The row as one line of CSV; ``error_s`` is measured less forecast."""
-    output_error = "" if row.output_error is None else row.output_error
-    error_s = row.measured_s - row.forecast_s
+    cells = [row.request, row.kind, row.index, row.forecast_s, row.measured_s]
+    cells += [row.measured_s - row.forecast_s, row.queue_s]
+    optional = [getattr(row, name) for name in _OPTIONAL]
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(
-        [row.request, row.kind, row.index, row.forecast_s, row.measured_s, error_s, row.queue_s, output_error]
+        cells + ["" if value is None else value for value in optional]
     )
     return buffer.getvalue()
 
@@ -71,7 +78,11 @@ def run_header() -> str:
 
 @document()
 class RunInfo:
-    """How a plan was deployed. ``tolerance`` bounds ``output_error`` of a verified run."""
+    """How a plan was deployed.
+
+    ``tolerance`` bounds ``Run.deviation`` of a verified run. ``whole_accuracy``: of the fp32 model on the
+    same inputs, where their classes are known.
+    """
 
     plan: Plan
     started: str
@@ -80,6 +91,7 @@ class RunInfo:
     tolerance: float
     wall_s: float
     requests: int
+    whole_accuracy: float | None = None
 
     def save(self, file: Path) -> None:
         write_document(self, file, SCHEMA)
@@ -148,7 +160,25 @@ class Run:
 
     @property
     def largest_output_error(self) -> float:
-        return max((row.output_error for row in self.rows if row.output_error is not None), default=0.0)
+        return max(self._totals("output_error"), default=0.0)
+
+    @property
+    def deviation(self) -> float:
+        """Largest difference from what the plan's bundles should give: what deploying them added."""
+        return max(self._totals("bundle_error") or self._totals("output_error"), default=0.0)
+
+    @property
+    def top1_agreement(self) -> float | None:
+        """Share of samples to which the plan gives the fp32 model's class."""
+        return _mean(self._totals("top1_agreement"))
+
+    @property
+    def accuracy(self) -> float | None:
+        return _mean(self._totals("accuracy"))
+
+    def _totals(self, name: str) -> list[float]:
+        values = [getattr(row, name) for row in self.rows]
+        return [value for value in values if value is not None]
 
     @staticmethod
     def load(folder: Path) -> Run:
@@ -162,6 +192,10 @@ class Run:
             _parse(cells, file, number) for number, cells in enumerate(read_cells(lines[1:], file), start=2)
         ]
         return Run(info, tuple(rows))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def _check_columns(found: Sequence[str], file: Path) -> None:
@@ -187,7 +221,7 @@ def _parse(cells: list[str], file: Path, number: int) -> RunRow:
             "forecast_s": float(given["forecast_s"]),
             "measured_s": float(given["measured_s"]),
             "queue_s": float(given["queue_s"]),
-            "output_error": float(given["output_error"]) if given["output_error"] else None,
+            **{name: float(given[name]) if given[name] else None for name in _OPTIONAL},
         }
     except ValueError as error:
         raise DocumentError(file, place, f"not a number: {error}") from None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from decimal import ROUND_CEILING, Context
 
 import numpy as np
 
 from planner.cost import ROUNDING, Objective, ceilings
-from planner.errors import InfeasibleError, SolverError
+from planner.errors import InfeasibleError, PlanningError, SolverError
 from planner.graph import Graph, IntArray
 from planner.ilp import Answer, minimise
 from planner.plan import Limits, Outcome
@@ -44,6 +45,11 @@ class _Search:
 
     def run(self, objective: Objective) -> Answer:
         least = {name: float(through.min()) for name, through in self.through.items()}
+        if math.isinf(least[objective]):
+            raise PlanningError(
+                "the bundles that the devices can run do not join into a whole network",
+                "profile another backend or precision too",
+            )
         too_tight = [name for name in least if least[name] > self.most[name]]
         if too_tight:
             raise self._infeasible({name: least[name] for name in too_tight})

@@ -18,7 +18,7 @@ from planner.dynamic import optimum
 from planner.errors import InfeasibleError, InputError, MismatchError, PlanningError, SolverError
 from planner.fleet import Fleet
 from planner.graph import Graph
-from planner.plan import Cost, Limits, Plan, Proof
+from planner.plan import Cost, Limits, Plan, Proof, Variant
 from planner.search import search
 from planner.table import ProfileTable
 
@@ -53,7 +53,7 @@ def solve(
             f"the table was measured on chain {table.chain.digest[:12]}, not on {chain.digest[:12]}",
             "solve for the model, weights and granularity that were profiled",
         )
-    model = CostModel.of(chain, fleet, table.rows, _batch(table, batch))
+    model = CostModel.of(chain, fleet, table.rows, _batch(table, batch), table.left_out)
     energy_matters = objective == "energy" or limits.max_energy_j is not None
     if energy_matters and model.unmetered:
         raise PlanningError(
@@ -61,7 +61,7 @@ def solve(
             f"set active_power_w in [device.{model.unmetered[0]}] of the fleet",
         )
     _check_conditions(model, table)
-    notes = _left_out(model)
+    notes = _left_out(model) + _unable(table, model.batch)
     if model.unmetered:
         named = ", ".join(model.unmetered)
         notes += (f"what computing costs {named} in energy is unknown and counted as 0: set active_power_w",)
@@ -100,7 +100,8 @@ def solve(
         check=_check(model, objective, limits, value, bound),
     )
     by_hand = baselines(model, objective)
-    return Plan(chain, fleet, model.batch, limits, stages, hops, cost, proof, by_hand, notes)
+    recipes = {stage.device: table.recipes[stage.device] for stage in stages if stage.device in table.recipes}
+    return Plan(chain, fleet, model.batch, limits, stages, hops, cost, proof, by_hand, notes, recipes)
 
 
 def _batch(table: ProfileTable, batch: int | None) -> int:
@@ -152,6 +153,21 @@ def _left_out(model: CostModel) -> tuple[str, ...]:
             f"no plan is possible on this fleet: {'; '.join(notes)}",
             "add the missing [[link]] to the fleet, or profile a device that can be reached",
         )
+    return tuple(notes)
+
+
+def _unable(table: ProfileTable, batch: int) -> tuple[str, ...]:
+    """A note for each variant that could not run every bundle."""
+    notes = []
+    for device, entries in table.left_out.items():
+        reasons: dict[Variant, list[str]] = {}
+        for entry in entries:
+            if entry.batch == batch:
+                reasons.setdefault(entry.variant, []).append(entry.reason)
+        notes += [
+            f"{device}: {variant} cannot run {len(found)} of {len(list(table.chain.bundles()))} bundles: {found[0]}"
+            for variant, found in reasons.items()
+        ]
     return tuple(notes)
 
 

@@ -19,16 +19,15 @@ from planner.chain import Bundle, Chain
 from planner.documents import (
     document,
     from_data,
-    read_document,
     read_text,
     to_data,
     unit_remedy,
-    write_document,
 )
 from planner.errors import DocumentError, MismatchError
 from planner.plan import MOST_BATCH, Variant
+from planner.recipe import Recipe
+from planner.sidecar import Environment, LeftOut, Sidecar
 
-SCHEMA = "edgecut.profile/1"
 KEY = ("device", "start", "stop", "backend", "precision", "frequency_hz", "fused", "batch")
 
 
@@ -37,7 +36,11 @@ class ProfileRow:
     """One measured bundle.
 
     ``latency_s``: mean trimmed by rank, 10 % at each end. ``cpu_time_s``: processor time per run.
-    ``load_s``: preparing the bundle, outside the timing. ``energy_j``: None where nothing metered it.
+    ``load_s`` and ``build_s``: loading the bundle, and compiling or building it before that; both lie
+    outside the timing. ``peak_memory_bytes``: the bundle with its weights while it runs.
+    ``artifact_bytes``: the file that a device receives. ``sqnr_db`` (signal to quantisation noise) and
+    ``max_error`` (relative to the largest value) compare the outputs with the stored fp32 feature maps.
+    None is what nothing measured.
     """
 
     device: str
@@ -51,52 +54,71 @@ class ProfileRow:
     cpu_time_s: float
     runs: int
     load_s: float
+    build_s: float = 0.0
+    peak_memory_bytes: int | None = None
+    artifact_bytes: int | None = None
+    weight_bytes: int | None = None
+    sqnr_db: float | None = None
+    max_error: float | None = None
     energy_j: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("latency_s", "latency_median_s", "latency_p95_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0 and finite, found {getattr(self, name)}")
-        for name in ("latency_std_s", "cpu_time_s", "load_s"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0 and finite, found {getattr(self, name)}")
+        for name in (
+            "latency_std_s",
+            "cpu_time_s",
+            "load_s",
+            "build_s",
+            *_OPTIONAL - {"frequency_hz", "sqnr_db"},
+        ):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, found {value}")
         if not 1 <= self.batch <= MOST_BATCH or self.runs < 1:
             raise ValueError(f"batch must be 1 to {MOST_BATCH} and runs at least 1")
-        if self.energy_j is not None and not 0 <= self.energy_j < math.inf:
-            raise ValueError(f"energy_j must be at least 0 and finite, found {self.energy_j}")
 
     @property
     def key(self) -> tuple[str, Bundle, Variant, int]:
         return self.device, self.bundle, self.variant, self.batch
 
+    @property
+    def samples_per_s(self) -> float:
+        """Throughput: samples per second when one run follows the other."""
+        return self.batch / self.latency_s
 
-COLUMNS = (
-    *KEY,
-    *(
-        name
-        for name in ProfileRow.__dataclass_fields__
-        if name not in {"device", "bundle", "variant", "batch"}
-    ),
-)
-_INTEGERS = {"start", "stop", "batch", "runs"}
-_OPTIONAL = {"frequency_hz", "energy_j"}
+
+_OPTIONAL = {
+    "frequency_hz", "peak_memory_bytes", "artifact_bytes", "weight_bytes", "sqnr_db", "max_error", "energy_j",
+}  # fmt: skip
+_DERIVED = "samples_per_s"
+_FIELDS = tuple(ProfileRow.__dataclass_fields__)
+COLUMNS = (*KEY, *_FIELDS[_FIELDS.index("latency_s") :], _DERIVED)
+_INTEGERS = {
+    "start", "stop", "batch", "runs", "peak_memory_bytes", "artifact_bytes", "weight_bytes",
+}  # fmt: skip
 _TEXT = {"device", "backend", "precision"}
 
 
-def format_row(row: ProfileRow) -> str:
-    """The row as one line of CSV; numbers are written so that they read back exactly."""
+def row_cells(row: ProfileRow) -> dict[str, str]:
+    """The row as text by column; numbers are written so that they read back exactly."""
     cells = {
         **{name: getattr(row, name) for name in COLUMNS if hasattr(row, name)},
         "start": row.bundle.start,
         "stop": row.bundle.stop,
         **to_data(row.variant),
     }
-    text = [
-        "" if cells[name] is None else str(int(cells[name]) if name == "fused" else cells[name])
+    return {
+        name: "" if cells[name] is None else str(int(cells[name]) if name == "fused" else cells[name])
         for name in COLUMNS
-    ]
+    }
+
+
+def format_row(row: ProfileRow) -> str:
+    """The row as one line of CSV."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(text)
+    csv.writer(buffer, lineterminator="\n").writerow(row_cells(row).values())
     return buffer.getvalue()
 
 
@@ -171,47 +193,23 @@ def _parse_row(cells: list[str], file: object, place: str) -> ProfileRow:
             raise DocumentError(file, f"{place}, column {name}", f"not a number: {cell!r}") from None
     data["bundle"] = {name: data.pop(name) for name in ("start", "stop")}
     data["variant"] = {name: data.pop(name) for name in ("backend", "precision", "frequency_hz", "fused")}
-    return from_data(ProfileRow, data, f"{file}: {place}")
-
-
-@document()
-class Environment:
-    """Where and how a table was measured."""
-
-    host: str
-    machine: str
-    python: str
-    libraries: dict[str, str]
-    threads: int
-    cpus: tuple[int, ...]
-    slowdown: float = 1.0
-
-
-@document()
-class Sidecar:
-    """What belongs to a whole table rather than to a row; its chain's digest names the model."""
-
-    device: str
-    chain: Chain
-    environment: Environment
-    started: str
-    samples: str
-
-    def save(self, file: Path) -> None:
-        write_document(self, file, SCHEMA)
-
-    @staticmethod
-    def load(file: Path) -> Sidecar:
-        return read_document(Sidecar, file, SCHEMA)
+    stated = data.pop(_DERIVED)
+    row = from_data(ProfileRow, data, f"{file}: {place}")
+    if stated != row.samples_per_s:
+        problem = f"{stated} is not batch / latency_s, which is {row.samples_per_s}"
+        raise DocumentError(file, f"{place}, column {_DERIVED}", problem, "was the table edited?")
+    return row
 
 
 @dataclass(frozen=True)
 class ProfileTable:
-    """Rows of one chain, from one or several devices, and where each device's were measured."""
+    """Rows of one chain, from one or several devices, and how each device's were measured."""
 
     chain: Chain
     rows: tuple[ProfileRow, ...]
     environments: Mapping[str, Environment] = field(default_factory=dict)
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    left_out: Mapping[str, tuple[LeftOut, ...]] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
         """The table as pandas sees it: the columns of the CSV."""
@@ -261,4 +259,7 @@ class ProfileTable:
                     f"{file} and {devices[sidecar.device]} both measure device {sidecar.device!r}", "pass one"
                 )
             devices[sidecar.device] = file
-        return ProfileTable(first.chain, tuple(row for _, _, rows in tables for row in rows), environments)
+        recipes = {sidecar.device: sidecar.recipe for _, sidecar, _ in tables if sidecar.recipe}
+        joined = tuple(row for _, _, rows in tables for row in rows)
+        left_out = {sidecar.device: sidecar.left_out for _, sidecar, _ in tables}
+        return ProfileTable(first.chain, joined, environments, recipes, left_out)

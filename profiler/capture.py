@@ -6,11 +6,14 @@ which would overwrite a stored feature map. What does not depend on the input is
 
 from __future__ import annotations
 
+import linecache
 import logging
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +31,7 @@ _CREATING = {
 
 @dataclass(frozen=True)
 class Captured:
-    """A functional graph; ``constants`` names each node whose value does not depend on the input.
+    """A functional graph; ``constants`` names each node whose value does not depend on the inputs.
 
     ``weights``: the values of those names. ``origins``: the parameters each of them was made from.
     """
@@ -58,13 +61,15 @@ def capture(model: LoadedModel, inputs: tuple[torch.Tensor, ...]) -> Captured:
     Raises ``ModelError`` where torch.export cannot, or where the network changes its own state.
     """
     name = model.source.name
+    positional, keywords = model.arguments(inputs)
     try:
         with quiet():
-            program = torch.export.export(model.module, inputs, strict=False).run_decompositions({})
+            exported = torch.export.export(model.module, positional, keywords, strict=False)
+            program = exported.run_decompositions({})
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        remedy = "torch.export must be able to capture it: no branching on tensor values"
-        raise ModelError(f"{name} cannot be captured: {reason:.300}", remedy) from error
+        remedy = f"it must take {model.described} (--input says otherwise) and not branch on tensor values"
+        raise ModelError(f"{name} cannot be captured: {reason:.300}{_culprit(error)}", remedy) from error
     signature = program.graph_signature
     changed = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
     if changed:
@@ -77,11 +82,47 @@ def capture(model: LoadedModel, inputs: tuple[torch.Tensor, ...]) -> Captured:
     }
     stored = {**program.state_dict, **program.constants}
     graph = program.graph
+    for node in graph.nodes:
+        # What crosses a boundary arrives contiguous, however it was laid out before; a view may not fit that.
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
     graph.eliminate_dead_code()
+    chosen = next((node for node in graph.nodes if node.op == "get_attr"), None)
+    if chosen:
+        user = next(iter(chosen.users))
+        problem = f"{name} chooses what to run while it runs: operation {located(user)}"
+        raise ModelError(problem, "only a network whose operations are always the same can be cut")
     given = {node: targets[node.name] for node in graph.nodes if node.name in targets}
     weights = {target: stored[target].detach() for target in given.values()}
     parameters = {target: weights[target].numel() for target in signature.inputs_to_parameters.values()}
     return _fold(graph, given, weights, parameters)
+
+
+def _culprit(error: BaseException) -> str:
+    """The line of the user's own code that the exporter stopped at."""
+    library = str(Path(torch.__file__).parent) + "/"
+    frames = []
+    each: BaseException | None = error
+    while each is not None:
+        frames += [f for f in traceback.extract_tb(each.__traceback__) if not f.filename.startswith(library)]
+        each = each.__cause__ or each.__context__
+    frames = [frame for frame in frames if frame.filename != __file__ and frame.line]
+    return f", at {_line(frames[-1].filename, frames[-1].lineno or 0)}" if frames else ""
+
+
+def _line(file: str, number: int) -> str:
+    return f"{Path(file).name}:{number}: {linecache.getline(file, number).strip()}"
+
+
+def located(node: fx.Node) -> str:
+    """The operation's name and the line of the model's code that it comes from, where that is known."""
+    library = str(Path(torch.__file__).parent) + "/"
+    lines = [line.strip() for line in (node.stack_trace or "").splitlines()]
+    frames = [line for line in lines if line.startswith('File "/') and library not in line]
+    if not frames:
+        return operation(node)
+    _, file, rest = frames[-1].split('"', 2)
+    return f"{operation(node)} ({Path(file).name}:{rest.split('line ')[1].split(',')[0]})"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import fx, nn
 
 from planner.chain import TensorSpec
@@ -22,6 +22,8 @@ from planner.documents import document, from_data, to_data
 from planner.errors import BundleError, DocumentError, StorageError
 
 SCHEMA = "edgecut.bundle/1"
+# A file begins with its header's length; the header is padded to a multiple of it.
+_LENGTH_BYTES = 8
 _ANEW = "deploy again; it is written anew"
 _CONSTANTS = (torch.dtype, torch.memory_format, torch.layout)
 
@@ -48,6 +50,34 @@ def save_graph(
     module: fx.GraphModule, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], file: Path
 ) -> None:
     """Write a bundle's graph and weights. Raises ``BundleError`` for an operation that cannot be shipped."""
+    weights, metadata = _content(module, inputs, outputs)
+    # Tied weights share memory, which the format refuses: each name gets its own copy.
+    stored = {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in weights.items()}
+    try:
+        save_file(stored, file, metadata)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"cannot write {file}: {error}", "free space or choose another path") from error
+
+
+def graph_bytes(
+    module: fx.GraphModule, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> int:
+    """Size of the file that ``save_graph`` would write."""
+    weights, metadata = _content(module, inputs, outputs)
+    # The format's own writer lays out a header without weights; with them only its offsets are longer.
+    empty = {name: torch.empty(0, dtype=weight.dtype) for name, weight in weights.items()}
+    header, end = json.loads(save(empty, metadata)[_LENGTH_BYTES:]), 0
+    for name in (name for name in header if name in weights):
+        header[name]["shape"] = list(weights[name].shape)
+        header[name]["data_offsets"] = [end, end := end + weights[name].nbytes]
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return _LENGTH_BYTES + -(-len(text) // _LENGTH_BYTES) * _LENGTH_BYTES + end
+
+
+def _content(
+    module: fx.GraphModule, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The weights by name, and the metadata that describes the graph."""
     by_operation: dict[str, list[fx.Node]] = {}
     for node in module.graph.nodes:
         by_operation.setdefault(node.op, []).append(node)
@@ -61,13 +91,7 @@ def save_graph(
         [_describe(node) for node in by_operation.get("call_function", [])],
         [node.name for node in results],
     )
-    metadata = {"schema": SCHEMA, "graph": json.dumps(to_data(graph))}
-    # Tied weights share memory, which the format refuses: each name gets its own copy.
-    stored = {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in weights.items()}
-    try:
-        save_file(stored, file, metadata)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"cannot write {file}: {error}", "free space or choose another path") from error
+    return weights, {"schema": SCHEMA, "graph": json.dumps(to_data(graph))}
 
 
 def load_graph(file: Path) -> tuple[fx.GraphModule, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -87,7 +87,8 @@ def prepare(picture: Picture, preparation: Preparation, spec: TensorSpec) -> Arr
     pixels = picture.pixels
     scale = preparation.resize / min(pixels.size)
     size = tuple(max(round(extent * scale), 1) for extent in pixels.size)
-    pixels = pixels.resize((size[0], size[1]), Image.Resampling.BILINEAR)
+    resampling = Image.Resampling[preparation.interpolation.upper()]
+    pixels = pixels.resize((size[0], size[1]), resampling)
     height, width = preparation.crop
     left, top = (pixels.width - width) // 2, (pixels.height - height) // 2
     pixels = pixels.crop((left, top, left + width, top + height))

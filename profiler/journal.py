@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from planner.documents import to_data
 from planner.errors import DocumentError, MismatchError, StorageError
-from planner.table import ProfileRow, Sidecar, format_row, header, parse_rows
+from planner.recipe import Recipe
+from planner.sidecar import LeftOut, Sidecar
+from planner.table import ProfileRow, format_row, header, parse_rows
 
 try:
     import fcntl
@@ -63,8 +66,10 @@ class Journal:
         whole = text[: text.rfind("\n") + 1]
         document = self.file.with_suffix(".json")
         rows: list[ProfileRow] = []
+        self.sidecar = sidecar
         if whole.startswith(header()):
-            self._check_same(Sidecar.load(document), sidecar)
+            self.sidecar = Sidecar.load(document)
+            self._check_same(self.sidecar, sidecar)
             rows = parse_rows(whole, self.file)
         elif not header().startswith(text):
             raise DocumentError(self.file, "line 1", "is not a profile table", "pass another --output")
@@ -104,12 +109,34 @@ class Journal:
         size = sum(len(line) for line in kept)
         os.truncate(self._samples, size)
 
+    def agree(self, recipe: Recipe) -> None:
+        """Note how int8 and mixed bundles are made. Raises ``MismatchError`` if rows were made otherwise."""
+        before = self.sidecar.recipe
+        if before is None:
+            self._note(replace(self.sidecar, recipe=recipe))
+        elif before != recipe:
+            problem = f"{self.file} holds int8 or mixed rows made with another calibration or policy"
+            raise MismatchError(problem, "pass another --output, or the same options")
+
+    def leave_out(self, entry: LeftOut) -> None:
+        """Note a bundle that cannot be measured, with its reason."""
+        key = (entry.bundle, entry.variant, entry.batch)
+        others = [each for each in self.sidecar.left_out if (each.bundle, each.variant, each.batch) != key]
+        self._note(replace(self.sidecar, left_out=(*others, entry)))
+
+    def _note(self, sidecar: Sidecar) -> None:
+        sidecar.save(self.file.with_suffix(".json"))
+        self.sidecar = sidecar
+
     def append(self, row: ProfileRow, samples_s: tuple[float, ...]) -> None:
         """Write one measured bundle. Raises ``StorageError``; rows already written stay whole."""
         key = {"bundle": to_data(row.bundle), "variant": to_data(row.variant), "batch": row.batch}
         self._append(self._samples, json.dumps({**key, "latency_s": samples_s}) + "\n")
         self._append(self.file, format_row(row))
         self.rows.append(row)
+        still = tuple(e for e in self.sidecar.left_out if (e.bundle, e.variant, e.batch) != row.key[1:])
+        if still != self.sidecar.left_out:
+            self._note(replace(self.sidecar, left_out=still))
 
     def _append(self, file: Path, text: str) -> None:
         """Add whole lines and see them on disk, or leave the file as it was."""

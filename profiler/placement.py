@@ -7,15 +7,15 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from planner.errors import InputError
 from planner.fleet import Emulation
-from planner.table import Environment
+from planner.sidecar import Environment
 from profiler.allocator import tune_allocator
+from profiler.machine import available_cpus, processor_name, versions
 
 _LIBRARIES = ("edgecut", "torch", "onnxruntime", "numpy")
 
@@ -46,12 +46,6 @@ def placement(
     return Placement(threads, tuple(sorted(set(wanted))), emulation.slowdown if emulation else 1.0)
 
 
-def available_cpus() -> tuple[int, ...]:
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return tuple(range(os.cpu_count() or 1))
-
-
 @contextmanager
 def placed(place: Placement) -> Iterator[None]:
     """Run on these processors with so many threads; what was there before is restored on the way out."""
@@ -80,33 +74,12 @@ def _pin(cpus: tuple[int, ...]) -> None:
 
 def environment(place: Placement) -> Environment:
     """What a reader must know of the machine to trust a table."""
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return Environment(
         host=platform.node(),
-        machine=f"{platform.machine()} {_processor()}",
+        machine=f"{platform.machine()} {processor_name()}",
         python=platform.python_version(),
-        libraries=versions,
+        libraries=versions(_LIBRARIES),
         threads=place.threads,
         cpus=place.cpus,
         slowdown=place.slowdown,
     )
-
-
-def _processor() -> str:
-    """The processor's name as Linux gives it (device-tree model on boards)."""
-    for file in (Path("/proc/device-tree/model"), Path("/proc/cpuinfo")):
-        try:
-            text = file.read_text(errors="replace")
-        except OSError:
-            continue
-        if file.name == "model":
-            return text.strip("\0\n ")
-        for line in text.splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown processor"

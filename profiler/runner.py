@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from planner.chain import Bundle, TensorSpec
 from planner.errors import BundleError
+from planner.recipe import Recipe
 
 if TYPE_CHECKING:
     from profiler.cut import CutModel
@@ -21,15 +23,55 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.generic]
 
 
+@dataclass(frozen=True)
+class Setting:
+    """How a backend makes its bundles.
+
+    ``recipe`` is needed for int8 and mixed. ``fused``: batch normalisation folded into convolutions
+    before the backend sees them. ``cache``: where engines are kept; None is the user's cache folder.
+    """
+
+    precision: str = "fp32"
+    fused: bool = False
+    threads: int = 1
+    recipe: Recipe | None = None
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What was made of a bundle.
+
+    ``nbytes``: the file that ``Backend.save`` writes, or the engine built of it. ``build_s``: compiling or
+    building, None of it in ``load_s``. ``shared_bytes``: weights in memory before the bundle was loaded.
+    ``layers``: how the engine names the operations it fused, where it says so.
+    """
+
+    nbytes: int
+    weight_bytes: int
+    build_s: float = 0.0
+    shared_bytes: int = 0
+    layers: tuple[str, ...] = ()
+
+
 class Runner(ABC):
     """A bundle loaded on this device. Use as a context manager: leaving it frees the bundle.
 
-    ``inputs`` and ``outputs`` are the specs at its first and last boundary, batch included.
+    ``inputs`` and ``outputs`` are the specs at its first and last boundary, batch included; they are
+    those of fp32 whatever the bundle computes in.
     """
 
-    def __init__(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    def __init__(
+        self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], artifact: Artifact
+    ) -> None:
         self.inputs = inputs
         self.outputs = outputs
+        self.artifact = artifact
+
+    @property
+    def device_memory_bytes(self) -> int | None:
+        """Peak memory on an accelerator since loading, weights included; None where it runs on the host."""
+        return None
 
     def __call__(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
         """Run once and return when the outputs are in host memory.
@@ -68,12 +110,13 @@ class Backend(ABC):
     """One way to run the bundles of a cut network.
 
     ``runner`` serves the profiler, which shares one copy of the weights between bundles; ``save`` and
-    ``load`` serve the runtime, which ships a bundle to the device that runs it.
+    ``load`` serve the runtime, which ships a bundle to the device that runs it. Making one raises
+    ``BundleError`` where the whole network cannot be prepared.
     """
 
-    def __init__(self, cut: CutModel, threads: int) -> None:
+    def __init__(self, cut: CutModel, setting: Setting) -> None:
         self.cut = cut
-        self.threads = threads
+        self.setting = setting
 
     @abstractmethod
     def runner(self, bundle: Bundle) -> Runner:
@@ -83,9 +126,9 @@ class Backend(ABC):
     def save(self, bundle: Bundle, file: Path) -> None:
         """Write the bundle with its weights to one file."""
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def load(file: Path, threads: int) -> Runner:
+    def load(cls, file: Path, threads: int) -> Runner:
         """A runner for a bundle that ``save`` wrote; runs no code from the file."""
 
     def close(self) -> None:  # noqa: B027 - a backend may keep nothing
@@ -99,9 +142,13 @@ class SlowedRunner(Runner):
     """Another runner made slower: after a run of t seconds it waits (slowdown - 1) x t."""
 
     def __init__(self, runner: Runner, slowdown: float) -> None:
-        super().__init__(runner.inputs, runner.outputs)
+        super().__init__(runner.inputs, runner.outputs, runner.artifact)
         self._inner = runner
         self._slowdown = slowdown
+
+    @property
+    def device_memory_bytes(self) -> int | None:
+        return self._inner.device_memory_bytes
 
     def _run(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
         started = time.monotonic_ns()

@@ -1,4 +1,4 @@
-"""Stored feature maps: what real images become at every boundary of a chain.
+"""Stored feature maps: what samples become at every boundary of a chain.
 
 A store is a folder: ``manifest.json`` and one ``.npy`` array per tensor of each boundary, with the
 samples along axis 0.
@@ -17,13 +17,12 @@ import torch
 
 from planner.chain import Bundle, Chain
 from planner.documents import document, file_digest, read_document, read_json, write_document
-from planner.errors import DocumentError, ImageError, MismatchError, ModelError, StorageError
+from planner.errors import DocumentError, InputError, MismatchError, ModelError, StorageError
 from profiler.cut import CutModel
-from profiler.images import Picture, prepare
-from profiler.model import Preparation
+from profiler.inputs import Sample
 from profiler.runner import Array
 
-SCHEMA = "edgecut.samples/1"
+SCHEMA = "edgecut.samples/2"
 
 
 @document()
@@ -39,41 +38,36 @@ class SampleFile:
 
 
 @document()
-class SampleImage:
+class SampleEntry:
+    """Where a sample came from, the SHA-256 of its content, and its class where known."""
+
     source: str
     digest: str
+    label: int | None = None
 
 
 @document()
 class Manifest:
     chain_digest: str
-    images: tuple[SampleImage, ...]
+    samples: tuple[SampleEntry, ...]
     files: tuple[SampleFile, ...]
 
 
 def stored_bytes(chain: Chain, count: int) -> int:
-    """Size of the feature maps of ``count`` images at every boundary."""
+    """Size of the feature maps of ``count`` samples at every boundary."""
     return count * sum(boundary.nbytes for boundary in chain.boundaries)
 
 
 def write_samples(
-    cut: CutModel,
-    preparation: Preparation | None,
-    pictures: Sequence[Picture],
-    folder: Path,
-    progress: Callable[[], None] = lambda: None,
+    cut: CutModel, samples: Sequence[Sample], folder: Path, progress: Callable[[], None] = lambda: None
 ) -> Manifest:
-    """Run every picture through the network once and store what crosses each boundary.
+    """Run every sample through the network once and store what crosses each boundary.
 
     The store appears whole or not at all. Raises ``StorageError`` before it starts if the disk is too
-    small, ``ImageError`` without pictures, ``ModelError`` if the network takes no images.
+    small, ``InputError`` without samples, ``ModelError`` if the network fails on one.
     """
-    if not pictures:
-        raise ImageError("no image to make samples from", "pass --images FOLDER")
-    if preparation is None:
-        taken = cut.chain.boundaries[0]
-        problem = f"{cut.chain.source.name} takes {taken}, which no image becomes"
-        raise ModelError(problem, "pass --input-shape 3xHxW")
+    if not samples:
+        raise InputError("nothing to make samples from", "pass --images FOLDER or --inputs FILE")
     _check_replaceable(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +75,7 @@ def write_samples(
     except OSError as error:
         raise StorageError(f"cannot write {folder}: {error.strerror}", "pass another --output") from error
     try:
-        needed, free = stored_bytes(cut.chain, len(pictures)), shutil.disk_usage(partial).free
+        needed, free = stored_bytes(cut.chain, len(samples)), shutil.disk_usage(partial).free
         if needed > free:
             problem = (
                 f"the samples take {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free at {folder.parent}"
@@ -89,19 +83,18 @@ def write_samples(
             raise StorageError(problem, "pass a smaller --count, or another --output")
         store = partial / "store"
         store.mkdir()
-        arrays = _create(cut.chain, len(pictures), store)
+        arrays = _create(cut.chain, len(samples), store)
         layers = len(cut.chain)
         module = cut.module(Bundle(0, layers), outputs=range(1, layers + 1))
-        for place, picture in enumerate(pictures):
-            values = [torch.from_numpy(prepare(picture, preparation, cut.chain.boundaries[0].tensors[0]))]
-            with torch.inference_mode():
-                values += module(*values)
+        for place, sample in enumerate(samples):
+            values = [torch.from_numpy(array) for array in sample.arrays]
+            values += _feature_maps(module, sample, values)
             for array, value in zip(arrays.values(), values, strict=True):
                 array[place] = value[0].numpy()
             progress()
         for array in arrays.values():
             array.flush()
-        manifest = _manifest(cut.chain, pictures, arrays, store)
+        manifest = _manifest(cut.chain, samples, arrays, store)
         write_document(manifest, store / "manifest.json", SCHEMA)
         if folder.exists():
             folder.replace(partial / "retired")
@@ -113,6 +106,20 @@ def write_samples(
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(partial)
     return manifest
+
+
+def _feature_maps(
+    module: torch.nn.Module, sample: Sample, inputs: list[torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    try:
+        with torch.inference_mode():
+            maps: tuple[torch.Tensor, ...] = module(*inputs)
+    except (RuntimeError, IndexError) as error:  # such as a token the embedding has no row for
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(
+            f"the network fails on {sample.source}: {reason:.200}", "leave that sample out"
+        ) from None
+    return maps
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -140,7 +147,7 @@ def _create(chain: Chain, count: int, folder: Path) -> dict[tuple[int, int], np.
 
 def _manifest(
     chain: Chain,
-    pictures: Sequence[Picture],
+    samples: Sequence[Sample],
     arrays: dict[tuple[int, int], np.memmap],
     folder: Path,
 ) -> Manifest:
@@ -148,8 +155,8 @@ def _manifest(
     for (k, place), array in arrays.items():
         file = folder / f"boundary_{k:03d}_{place}.npy"
         files.append(SampleFile(file.name, k, place, array.shape, array.dtype.name, file_digest(file)))
-    images = tuple(SampleImage(picture.source, picture.digest) for picture in pictures)
-    return Manifest(chain.digest, images, tuple(files))
+    entries = tuple(SampleEntry(sample.source, sample.digest, sample.label) for sample in samples)
+    return Manifest(chain.digest, entries, tuple(files))
 
 
 class SampleStore:
@@ -173,19 +180,30 @@ class SampleStore:
 
     @property
     def count(self) -> int:
-        return len(self.manifest.images)
+        return len(self.manifest.samples)
+
+    @property
+    def labels(self) -> tuple[int | None, ...]:
+        """Each sample's class, None where it is not known."""
+        return tuple(entry.label for entry in self.manifest.samples)
+
+    def picks(self, batch: int, limit: int) -> list[Array]:
+        """Which samples make up each of at most ``limit`` batches, at every boundary the same.
+
+        With fewer samples than a batch has, samples repeat.
+        """
+        batches = min(limit, max(self.count // batch, 1))
+        return [np.arange(place * batch, (place + 1) * batch) % self.count for place in range(batches)]
 
     def inputs(self, boundary: int, batch: int, limit: int) -> list[tuple[Array, ...]]:
-        """At most ``limit`` batches of feature maps at a boundary, in memory.
+        """The feature maps of ``picks`` at a boundary, in memory; what is not picked stays on disk.
 
-        With fewer images than a batch has samples, images repeat. Raises ``DocumentError`` for a
-        damaged file.
+        Those at boundary j are what bundle [i, j) makes of those at boundary i. Raises ``DocumentError``
+        for a damaged file.
         """
         files = [entry for entry in self.manifest.files if entry.boundary == boundary]
         arrays = [self._open(entry) for entry in sorted(files, key=lambda entry: entry.tensor)]
-        batches = min(limit, max(self.count // batch, 1))
-        picks = [np.arange(place * batch, (place + 1) * batch) % self.count for place in range(batches)]
-        return [tuple(array[pick] for array in arrays) for pick in picks]
+        return [tuple(array[pick] for array in arrays) for pick in self.picks(batch, limit)]
 
     def _open(self, entry: SampleFile) -> Array:
         file = self._folder / Path(entry.name).name

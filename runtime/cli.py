@@ -8,12 +8,16 @@ import sys
 import click
 
 from planner.errors import EdgecutError
+from runtime.commands.bench import bench
+from runtime.commands.build import build
 from runtime.commands.deploy import deploy
+from runtime.commands.doctor import doctor
 from runtime.commands.inspect import inspect
 from runtime.commands.profile import profile
 from runtime.commands.report import report
 from runtime.commands.samples import samples
 from runtime.commands.solve import solve
+from runtime.commands.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -23,6 +27,7 @@ def cli() -> None:
     and see how close the forecast came.
 
     \b
+    edgecut doctor                                        see what works on this machine
     edgecut inspect alexnet                               see the layers
     edgecut samples alexnet                               store feature maps of real images
     edgecut profile alexnet --device edge --fleet F       measure every bundle, on each device
@@ -32,7 +37,7 @@ def cli() -> None:
     """
 
 
-for command in (inspect, samples, profile, solve, deploy, report):
+for command in (doctor, inspect, verify, samples, bench, build, profile, solve, deploy, report):
     cli.add_command(command)
 
 

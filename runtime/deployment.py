@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,31 +12,33 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-import torch
+from profiler.inputs import model_samples
 
-from planner.chain import Bundle
-from planner.errors import MismatchError, ModelError, StorageError, VerificationError
+from planner.errors import MismatchError, StorageError, VerificationError
 from planner.plan import Plan
 from planner.run import Run, RunInfo, RunRow, format_run_row, run_header
 from profiler.cut import CutModel, cut_model
-from profiler.images import pictures, prepare
 from profiler.model import load_model
 from profiler.runner import Array
+from runtime.checking import Expectation, Verdict, expectation
 from runtime.itinerary import Segment
 from runtime.pipeline import Answer, Pipeline, TransportName, prepare_bundles
 
-# Of the largest output: what fp32 engines that sum in another order may differ by.
-TOLERANCE = 1e-4
 _WARMUP_REQUESTS = 5
 
 
 @dataclass(frozen=True)
 class DeployRequest:
-    """What to send through a plan, and where to record it. ``images``: None for the default ones."""
+    """What to send through a plan, and where to record it.
+
+    ``inputs``: images or arrays (see ``profiler.inputs``), None for the default ones. ``labels``: the file
+    that gives their classes.
+    """
 
     plan: Plan
     output: Path
-    images: Path | None = None
+    inputs: Path | None = None
+    labels: Path | None = None
     requests: int = 50
     concurrency: int = 1
     transport: TransportName = "zenoh"
@@ -53,28 +55,31 @@ def deploy(
     plan = request.plan
     if (request.output / "run.csv").exists():
         raise StorageError(f"{request.output} holds a run already", "pass another --output")
-    inputs, expected, cut = _inputs(plan, request.images, request.requests, skipped)
+    inputs, labels, cut = _inputs(request, skipped)
     with tempfile.TemporaryDirectory(prefix="edgecut-deploy-") as name:
         folder = Path(name)
         bundles = prepare_bundles(plan, cut, folder)
+        expected = expectation(plan, cut, bundles, inputs, labels)
         pipeline = Pipeline(plan, bundles, folder, window=request.concurrency, transport=request.transport)
         with pipeline:
             for _ in pipeline.map(itertools.islice(itertools.cycle(inputs), _WARMUP_REQUESTS)):
                 progress("warm-up")
             run = _stream(request, pipeline, inputs, expected, progress)
-    if run.largest_output_error > TOLERANCE:
+    if run.deviation > expected.tolerance:
+        what = "the whole model's" if expected.bundles is None else "those of the plan's bundles run here"
         raise VerificationError(
-            f"the deployed outputs differ from the whole model's by {run.largest_output_error:.1e} of the "
-            f"largest output, tolerated are {TOLERANCE:.0e}; the run is in {request.output}",
+            f"the deployed outputs differ from {what} by {run.deviation:.1e} of the largest output, "
+            f"tolerated are {expected.tolerance:.0e}; the run is in {request.output}",
             "try another backend for the stages, one at a time",
         )
     return run
 
 
 def _inputs(
-    plan: Plan, images: Path | None, requests: int, skipped: list[str]
-) -> tuple[list[tuple[Array, ...]], list[tuple[Array, ...]], CutModel]:
-    """Batches of prepared images, the whole model's output for each, and the model cut as planned."""
+    request: DeployRequest, skipped: list[str]
+) -> tuple[list[tuple[Array, ...]], list[list[int | None]], CutModel]:
+    """Batches of samples, the class of each where it is known, and the model cut as planned."""
+    plan = request.plan
     model = load_model(plan.chain.source)
     cut = cut_model(model, plan.batch)
     if cut.chain.digest != plan.chain.digest:
@@ -83,26 +88,21 @@ def _inputs(
             f"what is loaded here is {cut.chain.digest[:12]}",
             "use the weights that were profiled, or profile and solve again",
         )
-    if model.preparation is None:
-        raise ModelError(f"{model.source.name} takes {plan.chain.boundaries[0]}, which no image becomes")
-    spec = plan.chain.boundaries[0].tensors[0]
-    count = requests * plan.batch
-    singles = [prepare(picture, model.preparation, spec) for picture in pictures(images, count, skipped)]
-    batches = [
-        np.concatenate([singles[(place + i) % len(singles)] for i in range(plan.batch)])
-        for place in range(0, max(len(singles) // plan.batch, 1) * plan.batch, plan.batch)
-    ]
-    whole = cut.module(Bundle(0, len(cut.chain)))
-    with torch.inference_mode():
-        expected = [tuple(value.numpy() for value in whole(torch.from_numpy(batch))) for batch in batches]
-    return [(batch,) for batch in batches], expected, cut
+    count = request.requests * plan.batch
+    samples = list(model_samples(model, request.inputs, count, skipped, request.labels))
+    batches, labels = [], []
+    for begin in range(0, max(len(samples) // plan.batch, 1) * plan.batch, plan.batch):
+        picked = [samples[(begin + i) % len(samples)] for i in range(plan.batch)]
+        batches.append(tuple(map(np.concatenate, zip(*(each.arrays for each in picked), strict=True))))
+        labels.append([each.label for each in picked])
+    return batches, labels, cut
 
 
 def _stream(
     request: DeployRequest,
     pipeline: Pipeline,
     inputs: Sequence[tuple[Array, ...]],
-    expected: Sequence[tuple[Array, ...]],
+    expected: Expectation,
     progress: Callable[[str], None],
 ) -> Run:
     """Send the requests and write each answer's rows as it comes; an interrupted run is a shorter one."""
@@ -113,7 +113,16 @@ def _stream(
     def info() -> RunInfo:
         requests = sum(row.kind == "total" for row in rows)
         wall_s = time.perf_counter() - begun
-        return RunInfo(plan, started, request.transport, request.concurrency, TOLERANCE, wall_s, requests)
+        return RunInfo(
+            plan,
+            started,
+            request.transport,
+            request.concurrency,
+            expected.tolerance,
+            wall_s,
+            requests,
+            expected.whole_accuracy,
+        )
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,8 +132,8 @@ def _stream(
             try:
                 stream = itertools.islice(itertools.cycle(inputs), request.requests)
                 for answer in pipeline.map(stream):
-                    error = output_error(answer.outputs, expected[answer.request % len(expected)])
-                    found = list(measured_rows(plan, pipeline.segments, answer, error))
+                    verdict = expected.judge(answer.request % len(inputs), answer.outputs)
+                    found = list(measured_rows(plan, pipeline.segments, answer, verdict))
                     table.writelines(map(format_run_row, found))
                     table.flush()
                     rows += found
@@ -136,19 +145,9 @@ def _stream(
     return Run(info(), tuple(rows))
 
 
-def output_error(found: Sequence[Array], expected: Sequence[Array]) -> float:
-    """The largest of the outputs' errors; infinite where one is not a number."""
-    errors = [_error(have, want) for have, want in zip(found, expected, strict=True)]
-    return max(errors) if all(map(math.isfinite, errors)) else math.inf
-
-
-def _error(found: Array, expected: Array) -> float:
-    """Largest absolute difference over the largest absolute expected value."""
-    difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
-    return float(difference.max() / (np.abs(expected.astype(np.float64)).max() or 1.0))
-
-
-def measured_rows(plan: Plan, segments: Sequence[Segment], answer: Answer, error: float) -> Iterator[RunRow]:
+def measured_rows(
+    plan: Plan, segments: Sequence[Segment], answer: Answer, found: Verdict
+) -> Iterator[RunRow]:
     """What an answer's marks say of each stage, each hop and the whole.
 
     Along the path there are, per segment: when the tensors were ready, begin and end of each stage, and
@@ -181,4 +180,6 @@ def measured_rows(plan: Plan, segments: Sequence[Segment], answer: Answer, error
         yield RunRow(answer.request, "hop", place, hop.cost.latency_s, hop_s[k], hop_queue_s[k])
     total_s = (done_ns - first_ns) / 1e9
     waited_s = max(total_s - busy_s - sum(hop_s.values()), 0.0)
-    yield RunRow(answer.request, "total", 0, plan.cost.latency_s, total_s, waited_s, error)
+    yield RunRow(
+        answer.request, "total", 0, plan.cost.latency_s, total_s, waited_s, **dataclasses.asdict(found)
+    )

@@ -12,11 +12,11 @@ from typing import Literal
 
 from planner.documents import file_digest, to_data
 from planner.errors import DeploymentError, TransportError, WorkerError
-from planner.plan import Plan
+from planner.plan import Plan, Variant
 from profiler import backends
 from profiler.cut import CutModel
 from profiler.placement import Placement, placement
-from profiler.runner import Array, Backend
+from profiler.runner import Array, Backend, Setting
 from runtime.itinerary import (
     OUTPUT,
     STATUS,
@@ -50,15 +50,19 @@ class Answer:
 
 def prepare_bundles(plan: Plan, cut: CutModel, folder: Path) -> tuple[StageOrder, ...]:
     """Write each stage's bundle to ``folder``. Raises ``BundleError`` or ``StorageError``."""
-    made: dict[str, Backend] = {}
+    made: dict[tuple[str, Variant], Backend] = {}
     orders = []
     try:
         for place, stage in enumerate(plan.stages):
-            name = stage.variant.backend
-            if name not in made:
-                made[name] = backends.find(name, stage.variant.precision)(cut, threads=1)
+            name, precision = stage.variant.backend, stage.variant.precision
+            reduced = precision in ("int8", "mixed")
+            recipe = plan.recipes.get(stage.device) if reduced else None
+            setting = Setting(precision, stage.variant.fused, recipe=recipe)
+            way = stage.device, stage.variant
+            if way not in made:
+                made[way] = backends.find(name, precision)(cut, setting)
             file = folder / f"stage-{place}.bundle"
-            made[name].save(stage.bundle, file)
+            made[way].save(stage.bundle, file)
             inputs = plan.chain.boundaries[stage.bundle.start].batched(plan.batch)
             outputs = plan.chain.boundaries[stage.bundle.stop].batched(plan.batch)
             orders.append(StageOrder(str(file), file_digest(file), name, inputs, outputs))

@@ -63,7 +63,7 @@ class Worker:
                 frame = orders.receive(_POLL_S)
                 if frame is not None:
                     self._obey(frame.body or {})
-        except EdgecutError as error:
+        except Exception as error:  # a fault nobody foresaw must not leave the coordinator waiting
             self.fail(error)
         finally:
             self.stop()

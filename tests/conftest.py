@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from profiler.cuda import find_gpu
+
 settings.register_profile(
     "edgecut", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -19,6 +21,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # Torch and its exporter warn of their own internals; nothing of ours is hidden by this.
     for module in ("torch", "torchvision", "onnxscript", "copyreg"):
         warnings.filterwarnings("ignore", module=rf"{module}(\..*)?")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and find_gpu() is None:
+        pytest.skip("needs an NVIDIA GPU and its driver; none is visible here")
 
 
 @pytest.fixture

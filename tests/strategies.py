@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from planner.chain import Boundary, Bundle, Chain, Layer, ModelSource, TensorSpec
+from planner.chain import Boundary, Bundle, Chain, InputSpec, Layer, ModelSource, TensorSpec
 from planner.fleet import Device, Fleet, Link
 from planner.plan import Baseline, Cost, Hop, Limits, Outcome, Plan, Proof, Stage, Variant
-from planner.table import Environment, ProfileRow, ProfileTable, Sidecar
+from planner.recipe import CALIBRATORS, Policy, Recipe
+from planner.sidecar import Environment, LeftOut, Sidecar
+from planner.table import ProfileRow, ProfileTable
 
 VARIANTS = (Variant("torch"), Variant("onnxruntime", "int8", 1.5e9))
 
@@ -35,8 +37,9 @@ def make_row(
 ) -> ProfileRow:
     bundle = Bundle(start, stop)
     return ProfileRow(
-        device, bundle, variant, batch, latency_s, latency_s, latency_s, 0.0, latency_s, 9, 0.0, energy_j
-    )
+        device, bundle, variant, batch, latency_s, latency_s, latency_s, 0.0, latency_s, 9, 0.0,
+        energy_j=energy_j,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,24 @@ def instances(draw: st.DrawFn) -> Instance:
     )
     sink = draw(st.sampled_from([names[0], names[0], names[-1]]))
     most_ways = 6
-    rows = []
+    rows, left_out = [], {}
+    holes = draw(st.sampled_from([0.0, 0.0, 0.3]))
     for name in names:
         for variant in VARIANTS[: min(draw(st.sampled_from([1, 2, 1, 2, 0])), most_ways)]:
             most_ways -= 1
             for bundle in chain.bundles():
+                if numbers.random() < holes:
+                    left_out.setdefault(name, []).append(
+                        LeftOut(bundle, variant, 1, "an operator is missing")
+                    )
+                    continue
                 latency = len(bundle) * number(20) * 1e-3
                 metered = number(50) * 1e-3 if numbers.random() < 0.3 else None
                 rows.append(
                     make_row(name, bundle.start, bundle.stop, latency, variant=variant, energy_j=metered)
                 )
-    return Instance(chain, Fleet(names[0], sink, tuple(devices), links), ProfileTable(chain, tuple(rows)))
+    table = ProfileTable(chain, tuple(rows), left_out=left_out)
+    return Instance(chain, Fleet(names[0], sink, tuple(devices), links), table)
 
 
 # Documents -----------------------------------------------------------------------------------------
@@ -115,8 +125,20 @@ def fleets(draw: st.DrawFn) -> Fleet:
     return Fleet(draw(ends), draw(ends), tuple(members), links)
 
 
-specs = st.builds(
-    TensorSpec, st.lists(st.integers(1, 99), max_size=4).map(tuple), st.sampled_from(["float32", "bfloat16"])
+shapes = st.lists(st.integers(1, 99), max_size=4).map(tuple)
+specs = st.builds(TensorSpec, shapes, st.sampled_from(["float32", "bfloat16"]))
+precisions = st.sampled_from(["fp32", "fp16", "int8"])
+ranges = st.tuples(not_negative.map(lambda x: -x), not_negative)
+policies = st.builds(
+    Policy, st.sampled_from(["name", "type"]), precisions, st.dictionaries(names, precisions, max_size=3)
+)
+recipes = st.builds(
+    Recipe,
+    st.sampled_from(CALIBRATORS),
+    st.floats(51, 100),
+    st.dictionaries(names, ranges, max_size=3),
+    st.booleans(),
+    st.none() | policies,
 )
 
 
@@ -132,17 +154,23 @@ def chains(draw: st.DrawFn) -> Chain:
         counts,
         st.sampled_from(["layer", "op"]),
         st.none() | counts,
-        st.none() | st.lists(counts).map(tuple),
+        st.integers(1, 9),
+        st.lists(st.builds(InputSpec, shapes, st.sampled_from(["float32", "int64"]), names), max_size=2).map(
+            tuple
+        ),
+        st.lists(words, max_size=2).map(tuple),
     )
     count = len(layers) + 1
     both = draw(st.lists(boundaries, min_size=count, max_size=count))
     return Chain(draw(source), draw(words), tuple(layers), tuple(both))
 
 
+bundles = st.builds(lambda start, size: Bundle(start, start + size), st.integers(0, 99), st.integers(1, 99))
+sizes = st.none() | st.integers(0, 2**50)
 rows = st.builds(
     ProfileRow,
     device=names,
-    bundle=st.builds(lambda start, size: Bundle(start, start + size), st.integers(0, 99), st.integers(1, 99)),
+    bundle=bundles,
     variant=variants,
     batch=st.integers(1, 512),
     latency_s=positive,
@@ -152,6 +180,12 @@ rows = st.builds(
     cpu_time_s=not_negative,
     runs=st.integers(1, 1000),
     load_s=not_negative,
+    build_s=not_negative,
+    peak_memory_bytes=sizes,
+    artifact_bytes=sizes,
+    weight_bytes=sizes,
+    sqnr_db=st.none() | st.floats(-100, 300),
+    max_error=st.none() | not_negative,
     energy_j=st.none() | not_negative,
 )
 environments = st.builds(
@@ -164,7 +198,11 @@ environments = st.builds(
     st.lists(st.integers(0, 63)).map(tuple),
     st.floats(1, 100),
 )
-sidecars = st.builds(Sidecar, names, chains(), environments, words, words)
+left_outs = st.builds(LeftOut, bundles, variants, st.integers(1, 99), words)
+sidecars = st.builds(
+    Sidecar, names, chains(), environments, words, words, st.none() | recipes,
+    st.lists(left_outs, max_size=2).map(tuple),
+)  # fmt: skip
 
 
 @st.composite
@@ -199,4 +237,5 @@ def plans(draw: st.DrawFn) -> Plan:
     by_hand = tuple(Baseline(draw(words), *path(), draw(costs)) for _ in range(draw(st.integers(0, 2))))
     notes = tuple(draw(st.lists(words, max_size=2)))
     batch = draw(st.integers(1, 64))
-    return Plan(chain, fleet, batch, limits, *path(), draw(costs), proof, by_hand, notes)
+    made = draw(st.dictionaries(names, recipes, max_size=2))
+    return Plan(chain, fleet, batch, limits, *path(), draw(costs), proof, by_hand, notes, made)

@@ -129,7 +129,7 @@ def test_both_the_fastest_and_the_most_frugal_route_are_kept() -> None:
 @settings(max_examples=60)
 def test_routes_are_exactly_those_that_no_other_beats(instance: Instance) -> None:
     fleet = instance.fleet
-    prices = CostModel.of(instance.chain, fleet, instance.table.rows, 1)
+    prices = CostModel.of(instance.chain, fleet, instance.table.rows, 1, instance.table.left_out)
     names = [device.name for device in fleet.devices]
     for source, target in itertools.permutations(names, 2):
         found = [hop for hop in prices.hops(0, source) if hop.route[-1] == target]

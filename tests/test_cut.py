@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner import Bundle, EdgecutError, ModelSource
+from planner import Bundle, EdgecutError, InputSpec, ModelSource
 from planner.errors import ModelError, UnknownNameError
 from profiler.cut import CutModel, cut_model, relative_error
 from profiler.model import load_model
@@ -21,11 +22,12 @@ MODELS = [
 LAYERS = {"alexnet": 8, "vgg11": 11, "resnet18": 10, "resnet50": 18, "vit_b_16": 26}
 # Parameters as torchvision's documentation lists them.
 PARAMETERS = {"alexnet": 61_100_840, "resnet18": 11_689_512, "resnet50": 25_557_032, "vit_b_16": 86_567_656}
+TINY = ModelSource("models:Tiny", inputs=(InputSpec((3, 32, 32)),))
 
 
 @functools.cache
 def tiny() -> CutModel:
-    return cut_model(load_model(ModelSource("models:Tiny", input_shape=(3, 32, 32))))
+    return cut_model(load_model(TINY))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -75,13 +77,13 @@ def test_any_grouping_equals_the_whole(cuts: set[int], seed: int) -> None:
 
 @functools.cache
 def operations() -> CutModel:
-    return cut_model(load_model(ModelSource("models:Tiny", granularity="op", input_shape=(3, 32, 32))))
+    return cut_model(load_model(replace(TINY, granularity="op")))
 
 
 def test_granularities() -> None:
     assert [layer.name for layer in tiny().chain.layers] == ["features.0", "features.3", "head"]
     assert len(operations().chain) == 8
-    joined = cut_model(load_model(ModelSource("models:Tiny", max_layers=2, input_shape=(3, 32, 32))))
+    joined = cut_model(load_model(replace(TINY, max_layers=2)))
     assert len(joined.chain) == 2
     assert sum(layer.macs for layer in joined.chain.layers) == sum(
         layer.macs for layer in tiny().chain.layers
@@ -98,7 +100,7 @@ def test_counts_by_hand() -> None:
 
 
 def test_views_cross_boundaries() -> None:
-    model = load_model(ModelSource("models:Views", input_shape=(8, 12)))
+    model = load_model(ModelSource("models:Views", inputs=(InputSpec((8, 12)),)))
     cut = cut_model(model, batch=3)
     x = torch.randn(3, 8, 12)
     with torch.inference_mode():
@@ -110,19 +112,19 @@ def test_views_cross_boundaries() -> None:
 
 
 def test_digest_tells_weights_and_cuts_apart() -> None:
-    same = cut_model(load_model(ModelSource("models:Tiny", input_shape=(3, 32, 32))))
-    other = cut_model(load_model(ModelSource("models:Tiny", seed=1, input_shape=(3, 32, 32))))
+    same = cut_model(load_model(TINY))
+    other = cut_model(load_model(replace(TINY, seed=1)))
     assert same.chain.digest == tiny().chain.digest
     assert len({tiny().chain.digest, other.chain.digest, operations().chain.digest}) == 3
     flat, steep = (
-        cut_model(load_model(ModelSource(name, input_shape=(4,))))
+        cut_model(load_model(ModelSource(name, inputs=(InputSpec((4,)),))))
         for name in ("models:Leaky", "models:steep")
     )
     assert flat.chain.digest != steep.chain.digest
 
 
 def test_one_tensor_as_two_outputs() -> None:
-    chain = cut_model(load_model(ModelSource("models:Twice", input_shape=(4,)))).chain
+    chain = cut_model(load_model(ModelSource("models:Twice", inputs=(InputSpec((4,)),)))).chain
     assert str(chain.boundaries[-1]) == "1x4 float32 + 1x4 float32"
 
 
@@ -131,15 +133,15 @@ def test_one_tensor_as_two_outputs() -> None:
     [
         (ModelSource("alexnt"), UnknownNameError, "alexnet"),
         (ModelSource("models:Absent"), ModelError, "Absent"),
-        (ModelSource("models:Scalar", input_shape=(4,)), ModelError, "single number"),
-        (ModelSource("models:Nothing", input_shape=(4,)), ModelError, "below 1"),
+        (ModelSource("models:Scalar", inputs=(InputSpec((4,)),)), ModelError, "single number"),
+        (ModelSource("models:Nothing", inputs=(InputSpec((4,)),)), ModelError, "below 1"),
         (ModelSource("nowhere:Net"), ModelError, "nowhere"),
         (ModelSource("models:not_a_module"), ModelError, "returned int"),
         (ModelSource("models:Tiny", weights="default"), ModelError, "no default weights"),
-        (ModelSource("models:Tiny", weights="missing.pth"), ModelError, "no such file"),
-        (ModelSource("models:Stateful", input_shape=(4,)), ModelError, "changes its state"),
-        (ModelSource("models:Branching", input_shape=(4,)), ModelError, "cannot be captured"),
-        (ModelSource("models:Noise", input_shape=(4,)), ModelError, "differs from the whole"),
+        (replace(TINY, weights="missing.pth"), ModelError, "no such file"),
+        (ModelSource("models:Stateful", inputs=(InputSpec((4,)),)), ModelError, "changes its state"),
+        (ModelSource("models:Branching", inputs=(InputSpec((4,)),)), ModelError, "cannot be captured"),
+        (ModelSource("models:Noise", inputs=(InputSpec((4,)),)), ModelError, "differs from the whole"),
     ],
 )
 def test_what_cannot_be_cut_says_why(source: ModelSource, kind: type[EdgecutError], says: str) -> None:
@@ -148,7 +150,7 @@ def test_what_cannot_be_cut_says_why(source: ModelSource, kind: type[EdgecutErro
 
 
 def test_a_batch_must_stay_the_first_axis() -> None:
-    model = load_model(ModelSource("models:Fixed", input_shape=(4,)))
+    model = load_model(ModelSource("models:Fixed", inputs=(InputSpec((4,)),)))
     with pytest.raises(ModelError, match="batch of 2"):
         cut_model(model, batch=2)
 
@@ -156,11 +158,11 @@ def test_a_batch_must_stay_the_first_axis() -> None:
 def test_weights_from_a_file(tmp_path) -> None:
     from safetensors.torch import save_file
 
-    state = load_model(ModelSource("models:Tiny", seed=7)).module.state_dict()
+    state = load_model(replace(TINY, seed=7)).module.state_dict()
     torch.save({"state_dict": state}, tmp_path / "w.pth")
     save_file(state, tmp_path / "w.safetensors")
     for name in ("w.pth", "w.safetensors"):
-        module = load_model(ModelSource("models:Tiny", weights=str(tmp_path / name))).module
+        module = load_model(replace(TINY, weights=str(tmp_path / name))).module
         assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
 
 
@@ -170,7 +172,7 @@ def test_damaged_weights_are_refused(tmp_path, content: bytes, suffix: str) -> N
     file = tmp_path / f"w{suffix}"
     file.write_bytes(content)
     with pytest.raises(ModelError, match="no readable weight file"):
-        load_model(ModelSource("models:Tiny", weights=str(file)))
+        load_model(replace(TINY, weights=str(file)))
 
 
 def test_hostile_weights_run_no_code(tmp_path) -> None:
@@ -180,14 +182,14 @@ def test_hostile_weights_run_no_code(tmp_path) -> None:
 
     torch.save({"head.weight": Hostile()}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="no readable weight file"):
-        load_model(ModelSource("models:Tiny", weights=str(tmp_path / "w.pth")))
+        load_model(replace(TINY, weights=str(tmp_path / "w.pth")))
     assert not (tmp_path / "pwned").exists()
 
 
 def test_weights_of_another_model_are_refused(tmp_path) -> None:
     torch.save({"other": torch.zeros(3)}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="does not fit"):
-        load_model(ModelSource("models:Tiny", weights=str(tmp_path / "w.pth")))
+        load_model(replace(TINY, weights=str(tmp_path / "w.pth")))
 
 
 def test_a_download_that_fails_says_how_to_get_the_file(monkeypatch, tmp_path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from planner import (
     Bundle,
@@ -21,6 +22,7 @@ from planner import (
     Emulation,
     Fleet,
     Hop,
+    InputSpec,
     Limits,
     Link,
     ModelSource,
@@ -43,12 +45,13 @@ from planner.errors import (
 from planner.run import Run
 from profiler.cut import CutModel, cut_model
 from profiler.model import load_model
-from runtime.deployment import DeployRequest, deploy, measured_rows, output_error
+from runtime.checking import Verdict, output_error
+from runtime.deployment import DeployRequest, deploy, measured_rows
 from runtime.itinerary import StageOrder, WorkOrder, itinerary
 from runtime.pipeline import Answer, Pipeline, prepare_bundles
 from runtime.worker import load_stage
 
-TINY = ModelSource("models:Tiny", input_shape=(3, 32, 32))
+TINY = ModelSource("models:Tiny", inputs=(InputSpec((3, 32, 32)),))
 FAST = Link("a", "b", 1e9, latency_s=0.001, emulate=True)
 
 
@@ -80,7 +83,8 @@ def plan(
             hops.append(Hop(boundary, route, "raw", wire, Cost(latency, 0.0)))
         at = device
     for device, start, stop, backend in where:
-        stages.append(Stage(device, Bundle(start, stop), Variant(backend), Cost(0.001, 0.0)))
+        variant = Variant(*backend.split())
+        stages.append(Stage(device, Bundle(start, stop), variant, Cost(0.001, 0.0)))
     total = sum(part.cost.latency_s for part in [*stages, *hops])
     proof = Proof("by hand", Outcome.FEASIBLE, "latency", total, 0.0, 1.0, 1, 0.0, 0.0, "none")
     return Plan(chain, over, batch, Limits(), tuple(stages), tuple(hops), Cost(total, 0.0), proof)
@@ -160,7 +164,7 @@ def test_rows_by_hand(cut: CutModel) -> None:
     ms = 1_000_000
     # source: ready 0, stage 1..3, link free 4; other: ready 9, stage 10..12, link free 12; back: ready 15
     marks = tuple(ms * at for at in (0, 1, 3, 4, 9, 10, 12, 12, 15, 15))
-    rows = list(measured_rows(made, itinerary(made), Answer(5, (), marks), 0.25))
+    rows = list(measured_rows(made, itinerary(made), Answer(5, (), marks), Verdict(0.25, None, None, None)))
     seconds = [
         (row.kind, row.index, round(row.measured_s * 1e3, 6), round(row.queue_s * 1e3, 6)) for row in rows
     ]
@@ -170,8 +174,39 @@ def test_rows_by_hand(cut: CutModel) -> None:
     assert (rows[-1].request, rows[-1].output_error) == (5, 0.25)
 
 
+def test_a_plan_below_fp32_is_checked_against_its_own_bundles(cut: CutModel, tmp_path: Path) -> None:
+    made = plan(cut.chain, [("a", 0, 1, "torch bf16"), ("b", 1, 3, "torch fp16")], fleet())
+    run = deploy(DeployRequest(made, tmp_path / "run", requests=3, transport="in-process"), [])
+    assert Run.load(tmp_path / "run").rows == run.rows
+    assert 1e-4 < run.largest_output_error < 0.1
+    assert run.deviation <= run.info.tolerance == 4e-2
+    assert run.deviation < run.largest_output_error
+    assert 0 <= run.top1_agreement <= 1
+    assert run.accuracy is None
+    assert run.info.whole_accuracy is None
+
+
+def test_accuracy_of_a_deployed_plan(cut: CutModel, tmp_path: Path) -> None:
+    """Labelled with what the fp32 model predicts, the plan is right wherever it agrees with it."""
+    images = tmp_path / "images"
+    images.mkdir()
+    noise = np.random.default_rng(0)
+    for name in "abcd":
+        Image.fromarray(noise.integers(0, 255, (40, 40, 3), np.uint8)).save(images / f"{name}.png")
+    made = plan(cut.chain, PLANS["there"], fleet())
+    (tmp_path / "labels.csv").write_text("".join(f"{name},{place % 5}\n" for place, name in enumerate("abc")))
+    request = DeployRequest(
+        made, tmp_path / "run", images, tmp_path / "labels.csv", requests=4, transport="in-process"
+    )
+    run = deploy(request, [])
+    assert run.top1_agreement == 1
+    assert run.accuracy == run.info.whole_accuracy
+    known = [row.accuracy for row in run.rows if row.kind == "total"]
+    assert [value is None for value in known] == [False, False, False, True]
+
+
 def test_another_model_is_refused(cut: CutModel, tmp_path: Path) -> None:
-    other = cut_model(load_model(ModelSource("models:Tiny", seed=3, input_shape=(3, 32, 32)))).chain
+    other = cut_model(load_model(ModelSource("models:Tiny", seed=3, inputs=(InputSpec((3, 32, 32)),)))).chain
     made = plan(Chain(TINY, other.digest, other.layers, other.boundaries), PLANS["there"], fleet())
     with pytest.raises(MismatchError, match="the plan is for"):
         deploy(DeployRequest(made, tmp_path / "run", transport="in-process"), [])
@@ -196,7 +231,7 @@ def test_a_run_is_never_overwritten(cut: CutModel, tmp_path: Path) -> None:
 
 def test_wrong_outputs_are_noticed(cut: CutModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan(cut.chain, PLANS["there"], fleet())
-    monkeypatch.setattr("runtime.deployment.output_error", lambda found, expected: 0.5)
+    monkeypatch.setattr("runtime.checking.output_error", lambda found, expected: 0.5)
     with pytest.raises(VerificationError, match="differ from the whole model"):
         deploy(DeployRequest(made, tmp_path / "run", requests=2, transport="in-process"), [])
     assert len(Run.load(tmp_path / "run").rows) == 2 * 5

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from planner import Bundle, Emulation, ModelSource, ProfileTable, Sidecar, TensorSpec, Variant
+from planner import Bundle, Emulation, InputSpec, ModelSource, ProfileTable, Sidecar, TensorSpec, Variant
 from planner.errors import (
     BundleError,
     DocumentError,
@@ -28,6 +28,7 @@ from planner.errors import (
 from profiler import backends
 from profiler.cut import CutModel, cut_model
 from profiler.images import default_pictures, folder_pictures, prepare
+from profiler.inputs import model_samples
 from profiler.model import load_model
 from profiler.placement import available_cpus, placed, placement
 from profiler.runner import Runner, slowed
@@ -35,14 +36,14 @@ from profiler.samples import SampleStore, stored_bytes, write_samples
 from profiler.session import ProfileRequest, profile
 from profiler.timing import Protocol, measure, trimmed_mean
 
-TINY = ModelSource("models:Tiny", input_shape=(3, 32, 32))
+TINY = ModelSource("models:Tiny", inputs=(InputSpec((3, 32, 32)),))
 QUICK = Protocol(warmup_runs=1, warmup_s=0, min_runs=3, min_s=0, max_runs=3)
 
 
 def make_samples(source: ModelSource, folder: Path, count: int = 4) -> CutModel:
     model = load_model(source)
     cut = cut_model(model)
-    write_samples(cut, model.preparation, list(default_pictures(count)), folder)
+    write_samples(cut, list(model_samples(model, None, count, [])), folder)
     return cut
 
 
@@ -171,7 +172,10 @@ def test_two_profiles_on_one_table_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"source": ModelSource("models:Tiny", seed=1, input_shape=(3, 32, 32))}, "holds feature maps of"),
+        (
+            {"source": ModelSource("models:Tiny", seed=1, inputs=(InputSpec((3, 32, 32)),))},
+            "holds feature maps of",
+        ),
         ({"placement": placement(threads=2)}, "threads: 1 then, 2 now"),
         ({"device": "nano"}, "holds rows of device 'edge'"),
         ({"samples": Path("nowhere")}, "no stored feature maps"),
@@ -342,7 +346,7 @@ def test_sixteen_bit_images_keep_their_brightness(tmp_path: Path) -> None:
 
 def test_a_network_that_takes_no_images_says_so(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no image becomes"):
-        make_samples(ModelSource("models:Views", input_shape=(8, 12)), tmp_path / "samples")
+        model_samples(load_model(ModelSource("models:Views", inputs=(InputSpec((8, 12)),))), tmp_path, 1, [])
 
 
 def test_unreadable_images_are_skipped_by_name(tmp_path: Path) -> None:
@@ -369,7 +373,7 @@ def test_images_are_prepared_as_torchvision_does() -> None:
     model = load_model(ModelSource("resnet18"))
     assert model.preparation
     for picture in default_pictures(3):
-        ours = prepare(picture, model.preparation, model.inputs[0])
+        ours = prepare(picture, model.preparation, model.inputs[0].spec)
         theirs = models.get_model_weights("resnet18").DEFAULT.transforms()(picture.pixels)
         assert ours.shape == (1, 3, 224, 224)
         # Resampling weights differ in the last bits of 8-bit pixels.

@@ -12,7 +12,8 @@ from test_deploy import PLANS, TINY, fleet, plan
 from planner import Baseline, Cost, Plan, ProfileRow, Sidecar, Variant
 from planner.errors import DocumentError
 from planner.run import Run, RunInfo, RunRow, format_run_row, run_header
-from planner.table import Environment, format_row, header
+from planner.sidecar import Environment
+from planner.table import format_row, header
 from planner.verdict import verdict
 from profiler.cut import cut_model
 from profiler.model import load_model

@@ -1,14 +1,16 @@
-"""ONNX Runtime on the CPU: every bundle a slice of one export of the whole network."""
+"""ONNX Runtime: every bundle a slice of one export of the whole network."""
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from planner.chain import Bundle, TensorSpec
 from planner.errors import BundleError, MissingDependencyError
-from profiler.runner import Array, Backend, Runner
+from profiler.runner import Array, Artifact, Backend, Runner, Setting
 
 if TYPE_CHECKING:
     from profiler.cut import CutModel
@@ -32,29 +34,52 @@ _DTYPES = {
 
 
 class OnnxRuntimeRunner(Runner):
-    """A session over an ONNX file whose shapes are all fixed."""
+    """A session over an ONNX file (or the bytes of one) whose shapes are all fixed."""
 
-    def __init__(self, file: Path, threads: int) -> None:
+    def __init__(
+        self, model: Path | bytes, threads: int, providers: Sequence[str], artifact: Artifact, what: str
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         try:
-            self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(model, options, providers=list(providers))
         except Exception as error:  # its exceptions have no common base
-            raise BundleError(f"ONNX Runtime refuses {file.name}: {error}", "use another backend") from None
+            raise BundleError(
+                f"ONNX Runtime refuses {what}: {_reason(error)}", "use another backend"
+            ) from None
+        lost = [name for name in providers[:1] if name not in self._session.get_providers()]
+        if lost:
+            raise BundleError(
+                f"ONNX Runtime could not start {lost[0]}", "check the GPU's driver and libraries"
+            )
+        self._binding: Any = self._session.io_binding()
         self._names = [value.name for value in self._session.get_inputs()]
-        super().__init__(_specs(self._session.get_inputs()), _specs(self._session.get_outputs()))
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        super().__init__(_specs(self._session.get_inputs()), _specs(self._session.get_outputs()), artifact)
 
     def _run(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
         try:
-            results = self._session.run(None, dict(zip(self._names, arrays, strict=True)))
+            for name, array in zip(self._names, arrays, strict=True):
+                self._binding.bind_cpu_input(name, array)
+            for name in self._outputs:
+                self._binding.bind_output(name, "cpu")
+            # Outputs bound to the host are there when it returns.
+            self._session.run_with_iobinding(self._binding)
+            return tuple(self._binding.copy_outputs_to_cpu())
         except Exception as error:
-            raise BundleError(f"ONNX Runtime failed: {error}", "use another backend") from None
-        return tuple(results)
+            raise BundleError(f"ONNX Runtime failed: {_reason(error)}", "use another backend") from None
 
     def close(self) -> None:
-        del self._session
+        del self._binding, self._session
+
+
+def _reason(error: Exception) -> str:
+    """What ONNX Runtime says, the operator it cannot run first."""
+    text = " ".join(str(error).split())
+    found = re.search(r"Could not find an implementation for (\w+)\(\d+\) node with name '([^']*)'", text)
+    return f"it has no {found[1]} for these types (node {found[2]})" if found else f"{text:.300}"
 
 
 def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:
@@ -65,22 +90,55 @@ def _specs(values: Sequence[Any]) -> tuple[TensorSpec, ...]:
 
 
 class OnnxRuntimeBackend(Backend):
-    def __init__(self, cut: CutModel, threads: int) -> None:
-        super().__init__(cut, threads)
+    providers: ClassVar[tuple[str, ...]] = ("CPUExecutionProvider",)
+
+    def __init__(self, cut: CutModel, setting: Setting) -> None:
+        super().__init__(cut, setting)
+        self._check_provider()
         # Only exporting needs torch and onnx; a worker that loads a finished slice does without them.
         from profiler.onnx_model import OnnxModel
 
-        self._model = OnnxModel(cut)
+        tensorrt = self.providers[0] == "TensorrtExecutionProvider"
+        self._model = OnnxModel(cut, setting, "tensorrt" if tensorrt else "cpu")
 
-    def runner(self, bundle: Bundle) -> OnnxRuntimeRunner:
-        return OnnxRuntimeRunner(self._model.slice(bundle), self.threads)
+    @classmethod
+    def _check_provider(cls) -> None:
+        if cls.providers[0] not in onnxruntime.get_available_providers():
+            raise BundleError(
+                f"the ONNX Runtime installed here has no {cls.providers[0]}",
+                "pip uninstall -y onnxruntime && pip install onnxruntime-gpu",
+            )
+
+    def runner(self, bundle: Bundle) -> Runner:
+        started = time.perf_counter()
+        file = self._model.slice(bundle)
+        build_s = time.perf_counter() - started
+        artifact = Artifact(self._model.nbytes(bundle), self._model.weight_bytes(bundle), build_s)
+        return OnnxRuntimeRunner(file, self.setting.threads, self.providers, artifact, f"bundle {bundle}")
 
     def save(self, bundle: Bundle, file: Path) -> None:
         self._model.save(bundle, file)
 
-    @staticmethod
-    def load(file: Path, threads: int) -> OnnxRuntimeRunner:
-        return OnnxRuntimeRunner(file, threads)
+    @classmethod
+    def load(cls, file: Path, threads: int) -> Runner:
+        cls._check_provider()
+        try:
+            # As bytes, so that a file cannot have others read as its weights.
+            content = file.read_bytes()
+        except OSError as error:
+            raise BundleError(f"cannot read {file}: {error.strerror}") from None
+        artifact = Artifact(len(content), len(content))
+        return OnnxRuntimeRunner(content, threads, cls.providers, artifact, file.name)
 
     def close(self) -> None:
         self._model.close()
+
+
+class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
+    providers: ClassVar[tuple[str, ...]] = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
+    providers: ClassVar[tuple[str, ...]] = (
+        "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider",
+    )  # fmt: skip

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("plan_file", type=FILE, metavar="PLAN")
-@click.option("--inputs", type=FOLDER, help="JPEG or PNG files.  [default: crops of one photograph]")
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path),
+    help="Folder of JPEG or PNG files, or .npz of arrays.  [default: crops of one photograph]",
+)
+@click.option("--labels", type=FILE, help="CSV file that gives the images' classes.")
 @click.option("--requests", type=click.IntRange(min=1), default=50, show_default=True)
 @click.option(
     "--concurrency",
@@ -34,7 +39,13 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", type=FOLDER, help="Folder of the run.  [default: runs/MODEL-TIME]")
 def deploy(
-    plan_file: Path, inputs: Path | None, requests: int, concurrency: int, transport: Any, output: Path | None
+    plan_file: Path,
+    inputs: Path | None,
+    labels: Path | None,
+    requests: int,
+    concurrency: int,
+    transport: Any,
+    output: Path | None,
 ) -> None:
     """Run PLAN with one worker per emulated device, and record forecast beside measurement.
 
@@ -51,7 +62,7 @@ def deploy(
 
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = output or Path("runs") / f"{plan.chain.source.label}-{stamp}"
-    request = DeployRequest(plan, folder, inputs, requests, concurrency, transport)
+    request = DeployRequest(plan, folder, inputs, labels, requests, concurrency, transport)
     skipped: list[str] = []
     out = console()
     try:
@@ -86,5 +97,14 @@ def show_run(run: Run) -> None:
     rate = info.requests * info.plan.batch / info.wall_s
     out.print(f"throughput: {rate:.2f} samples/s over {info.transport}")
     out.print(run.verdict(), style="bold")
-    error = run.largest_output_error
-    out.print(f"outputs equal the whole model's: they differ by {error:.1e}, tolerated {info.tolerance:.0e}")
+    difference = f"they differ by {run.deviation:.1e}, tolerated {info.tolerance:.0e}"
+    if all(stage.variant.precision == "fp32" for stage in info.plan.stages):
+        out.print(f"outputs equal the whole model's: {difference}")
+    else:
+        out.print(f"outputs equal those of the same bundles in one process: {difference}")
+        out.print(f"against the whole model in fp32 they differ by {run.largest_output_error:.1e}")
+    if run.top1_agreement is not None:
+        out.print(f"top-1 agreement with the fp32 model: {run.top1_agreement:.1%}")
+    if run.accuracy is not None:
+        whole = "" if info.whole_accuracy is None else f" (fp32 model: {info.whole_accuracy:.1%})"
+        out.print(f"top-1 accuracy: {run.accuracy:.1%}{whole}")

@@ -13,12 +13,19 @@ from runtime.commands.options import model_options
 def inspect(source: ModelSource) -> None:
     """Print the layers of MODEL and what crosses between them.
 
-    MODEL is a torchvision classification model, or package.module:callable for your own.
+    MODEL is a torchvision classification model, package.module:callable for your own, or a transformer:
+    hf:CLASS (hf:BertModel), hf:FOLDER with a checkpoint, or hf:org/name.
     """
     from profiler.cut import cut_model
     from profiler.model import load_model
+    from profiler.obstacle import cut_obstacle
+    from runtime.console import console
 
-    show_chain(cut_model(load_model(source)).chain)
+    cut = cut_model(load_model(source))
+    show_chain(cut.chain)
+    obstacle = cut_obstacle(cut)
+    if obstacle:
+        console().print(obstacle, style="yellow", soft_wrap=True)
 
 
 def show_chain(chain: Chain) -> None:

@@ -9,24 +9,45 @@ from typing import Any, TypeVar
 
 import click
 
-from planner.chain import ModelSource
+from planner.chain import InputSpec, ModelSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-def parse_shape(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Extents joined by x: 3x224x224."""
-    if value is None:
-        return None
-    try:
-        shape = tuple(int(extent) for extent in value.split("x"))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise click.BadParameter(f"{value!r} is no shape; write for example 3x224x224")
-    return shape
+def parse_inputs(
+    ctx: click.Context, option: click.Parameter, value: tuple[str, ...]
+) -> tuple[InputSpec, ...]:
+    """[NAME=]SHAPE[:DTYPE], extents joined by x: 3x224x224, input_ids=128:int64."""
+    found: list[InputSpec] = []
+    for text in value:
+        name, equals, rest = text.rpartition("=")
+        shape, _, dtype = rest.partition(":")
+        try:
+            if equals and not name.isidentifier():
+                raise ValueError(f"{name!r} is no name of an argument")
+            spec = InputSpec(tuple(int(extent) for extent in shape.split("x")), dtype or "float32", name)
+        except ValueError as error:
+            reason = "" if "invalid literal" in str(error) else f" ({error})"
+            raise click.BadParameter(
+                f"{text!r} is no input{reason}; write [NAME=]SHAPE[:DTYPE], such as 3x224x224 or ids=128:int64"
+            ) from None
+        if name and name in {each.name for each in found}:
+            raise click.BadParameter(f"{name} is given twice")
+        found.append(spec)
+    return tuple(found)
+
+
+def parse_config(ctx: click.Context, option: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """KEY=VALUE, each key once."""
+    keys = [text.partition("=")[0] for text in value]
+    for text, key in zip(value, keys, strict=True):
+        if "=" not in text or not key.isidentifier():
+            raise click.BadParameter(f"{text!r}: write KEY=VALUE, such as num_classes=10")
+        if keys.count(key) > 1:
+            raise click.BadParameter(f"{key} is given twice")
+    return value
 
 
 def parse_numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -52,12 +73,14 @@ def model_options(command: F) -> F:
         seed: int,
         granularity: Any,
         max_layers: int | None,
-        input_shape: tuple[int, ...] | None,
+        max_tensors: int,
+        inputs: tuple[InputSpec, ...],
+        config: tuple[str, ...],
         **rest: Any,
     ) -> Any:
         if weights not in ("none", "default"):
             weights = os.path.abspath(weights)  # noqa: PTH100 - the table may be read from another folder
-        source = ModelSource(model, weights, seed, granularity, max_layers, input_shape)
+        source = ModelSource(model, weights, seed, granularity, max_layers, max_tensors, inputs, config)
         return command(source=source, **rest)
 
     collect.__name__, collect.__doc__ = command.__name__, command.__doc__
@@ -67,7 +90,7 @@ def model_options(command: F) -> F:
             click.argument("model"),
             click.option(
                 "--weights", default="none", show_default=True, metavar="none|default|FILE",
-                help="Random (seeded), torchvision's own, or a .safetensors/.pth state dict.",
+                help="Random (seeded), the model's own, or a .safetensors/.pth state dict.",
             ),
             click.option(
                 "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
@@ -75,15 +98,25 @@ def model_options(command: F) -> F:
             ),
             click.option(
                 "--granularity", type=click.Choice(["layer", "op"]), default="layer", show_default=True,
-                help="Cut before each weighted operation, or wherever one tensor is live.",
+                help="Cut before each weighted operation, or at every cut point.",
             ),
             click.option(
                 "--max-layers", type=click.IntRange(min=1),
                 help="Join neighbours of little work until so many are left.",
             ),
             click.option(
-                "--input-shape", callback=parse_shape, metavar="CxHxW",
-                help="Shape of one sample, where the model does not say it itself.",
+                "--max-tensors", type=click.IntRange(1, 64), default=1, show_default=True,
+                help="Cut also where so many tensors are live (DenseNet, U-Net, a masked transformer).",
+            ),
+            click.option(
+                "--input", "inputs", multiple=True, callback=parse_inputs, metavar="[NAME=]SHAPE[:DTYPE]",
+                help="One sample of each tensor passed, where the model does not say it: 3x224x224, "
+                "ids=128:int64. May be repeated.",
+            ),
+            click.option(
+                "--config", multiple=True, callback=parse_config, metavar="KEY=VALUE",
+                help="Argument of what builds the model, or field of a transformer's configuration. "
+                "May be repeated.",
             ),
         ]
     ):  # fmt: skip

@@ -7,29 +7,17 @@ from pathlib import Path
 import click
 
 from planner.chain import ModelSource
-from runtime.commands.options import FILE, FOLDER, model_options, parse_names, parse_numbers
+from planner.plan import Variant
+from planner.recipe import Calibration
+from runtime.commands.options import FILE, FOLDER, model_options, parse_numbers
+from runtime.commands.variants import variant_options
 
 
 @click.command()
 @model_options
 @click.option("--device", required=True, help="Name of the device this machine is, or stands for.")
 @click.option("--fleet", type=FILE, help="Fleet file: the device's emulation is taken from it.")
-@click.option(
-    "--backend",
-    "backend_names",
-    callback=parse_names,
-    default="torch",
-    show_default=True,
-    help="torch, onnxruntime, or both joined by a comma.",
-)
-@click.option(
-    "--precision",
-    "precision_names",
-    callback=parse_names,
-    default="fp32",
-    show_default=True,
-    help="fp32.",
-)
+@variant_options
 @click.option(
     "--batch",
     "batches",
@@ -54,8 +42,8 @@ def profile(
     source: ModelSource,
     device: str,
     fleet: Path | None,
-    backend_names: tuple[str, ...],
-    precision_names: tuple[str, ...],
+    variants: tuple[Variant, ...],
+    calibration: Calibration,
     batches: tuple[int, ...],
     threads: int | None,
     cpus: tuple[int, ...] | None,
@@ -68,8 +56,6 @@ def profile(
     """
     from planner.fleet import Device
     from planner.fleet_file import load_fleet
-    from planner.plan import Variant
-    from profiler import backends
 
     if output and output.suffix != ".csv":
         raise click.BadParameter(f"{str(output)!r} must end in .csv", param_hint="--output")
@@ -79,10 +65,6 @@ def profile(
         emulation = load_fleet(fleet).device(device).emulate if fleet else Device(device).emulate
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--device") from None
-    for name in backend_names:
-        for precision in precision_names:
-            backends.check(name, precision)
-    variants = tuple(Variant(name, precision) for name in backend_names for precision in precision_names)
 
     from profiler.placement import placement
     from profiler.session import ProfileRequest, Step
@@ -100,6 +82,7 @@ def profile(
         output=output or Path("profiles") / f"{source.label}-{device}.csv",
         placement=placement(emulation, threads, cpus),
         protocol=Protocol(),
+        calibration=calibration,
     )
     with progress_bar(f"{source.name} on {device}", 1.0) as advance:
 
@@ -110,6 +93,17 @@ def profile(
         summary = run_profile(request, show)
     out = console()
     resumed = f", {summary.resumed} were there before" if summary.resumed else ""
+    for variant, reason in summary.lacking.items():
+        out.print(f"left out: {variant}: {reason}", style="yellow", soft_wrap=True)
+    for entry in summary.left_out:
+        out.print(
+            f"left out: {entry.variant}, {entry.bundle}: {entry.reason}", style="yellow", soft_wrap=True
+        )
+    if summary.unchanged_by_fusion:
+        out.print(
+            "--fuse changed nothing: no convolution is followed by a batch normalisation alone",
+            style="yellow",
+        )
     out.print(f"{device}: {summary.measured} bundles measured{resumed}", soft_wrap=True)
     if summary.measured:
         ratio = summary.wall_s / summary.timed_s

@@ -1,0 +1,55 @@
+"""What belongs to a whole profile table rather than to a row: device, chain, machine, and how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from planner.chain import Bundle, Chain
+from planner.documents import document, read_document, write_document
+from planner.plan import Variant
+from planner.recipe import Recipe
+
+SCHEMA = "edgecut.profile/2"
+
+
+@document()
+class Environment:
+    """Where and how a table was measured."""
+
+    host: str
+    machine: str
+    python: str
+    libraries: dict[str, str]
+    threads: int
+    cpus: tuple[int, ...]
+    slowdown: float = 1.0
+
+
+@document()
+class LeftOut:
+    """A bundle that a variant cannot run here, and why."""
+
+    bundle: Bundle
+    variant: Variant
+    batch: int
+    reason: str
+
+
+@document()
+class Sidecar:
+    """What belongs to a whole table rather than to a row; its chain's digest names the model."""
+
+    device: str
+    chain: Chain
+    environment: Environment
+    started: str
+    samples: str
+    recipe: Recipe | None = None
+    left_out: tuple[LeftOut, ...] = ()
+
+    def save(self, file: Path) -> None:
+        write_document(self, file, SCHEMA)
+
+    @staticmethod
+    def load(file: Path) -> Sidecar:
+        return read_document(Sidecar, file, SCHEMA)

@@ -1,0 +1,99 @@
+"""What a deployed plan should answer, and how far from it each answer is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from planner.chain import Bundle
+from planner.plan import Plan
+from profiler import backends
+from profiler.accuracy import accuracy, agreement, classes
+from profiler.bundles import FP32_TOLERANCE, largest_error
+from profiler.cut import CutModel
+from profiler.runner import Array, Runner
+from runtime.itinerary import StageOrder
+
+Arrays = tuple[Array, ...]
+
+# Of the largest output, by the least precise stage. The same bundles in another process may sum in another
+# order; in few bits a value beside a rounding step then falls to its other side.
+_TOLERANCE = {"fp32": FP32_TOLERANCE, "fp16": 5e-3, "bf16": 4e-2, "int8": 5e-2, "mixed": 5e-2}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How an answer compares; the fields are those of ``planner.run.RunRow``."""
+
+    output_error: float
+    bundle_error: float | None
+    top1_agreement: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """For each batch of inputs: the fp32 network's outputs, and its samples' classes where known.
+
+    ``bundles``: the outputs of the plan's own bundles run in this process, where one of them computes in
+    less than fp32; otherwise None.
+    """
+
+    whole: Sequence[Arrays]
+    labels: Sequence[Sequence[int | None]]
+    bundles: Sequence[Arrays] | None
+    tolerance: float
+
+    def judge(self, place: int, outputs: Arrays) -> Verdict:
+        """Compare the answer to batch ``place``."""
+        return Verdict(
+            output_error(outputs, self.whole[place]),
+            None if self.bundles is None else output_error(outputs, self.bundles[place]),
+            agreement(classes(outputs), classes(self.whole[place])),
+            accuracy(classes(outputs), self.labels[place]),
+        )
+
+    @property
+    def whole_accuracy(self) -> float | None:
+        """Accuracy of the fp32 network over all batches."""
+        right = known = 0.0
+        for outputs, labels in zip(self.whole, self.labels, strict=True):
+            count = sum(label is not None for label in labels)
+            right += count * (accuracy(classes(outputs), labels) or 0.0)
+            known += count if classes(outputs) is not None else 0
+        return right / known if known else None
+
+
+def expectation(
+    plan: Plan,
+    cut: CutModel,
+    orders: Sequence[StageOrder],
+    inputs: Sequence[Arrays],
+    labels: Sequence[Sequence[int | None]],
+) -> Expectation:
+    """Run every batch through the fp32 network, and through the plan's own bundles where they differ."""
+    module = cut.module(Bundle(0, len(cut.chain)))
+    with torch.inference_mode():
+        whole = [tuple(value.numpy() for value in module(*map(torch.from_numpy, batch))) for batch in inputs]
+    tolerance = max(_TOLERANCE[stage.variant.precision] for stage in plan.stages)
+    if tolerance == FP32_TOLERANCE:
+        return Expectation(whole, labels, None, tolerance)
+    at = list(inputs)
+    for order in orders:
+        with load(order, threads=1) as runner:
+            at = [runner(batch) for batch in at]
+    return Expectation(whole, labels, at, tolerance)
+
+
+def load(order: StageOrder, threads: int) -> Runner:
+    return backends.find(order.backend).load(Path(order.file), threads)
+
+
+def output_error(found: Sequence[Array], expected: Sequence[Array]) -> float:
+    """The largest of the outputs' errors; infinite where one is not a number."""
+    errors = [largest_error(have, want) for have, want in zip(found, expected, strict=True)]
+    return max(errors) if all(map(math.isfinite, errors)) else math.inf
