@@ -152,7 +152,7 @@ class ModelSource:
             ("--granularity", self.granularity, "layer"),
             ("--max-layers", self.max_layers, None),
             ("--max-tensors", self.max_tensors, 1),
-            *(("--input", str(each), "") for each in self.inputs),
+            *(("--input-shape", str(each), "") for each in self.inputs),
             *(("--config", each, "") for each in self.config),
         ):
             if value != default:

@@ -30,7 +30,7 @@ class Policy:
 class Calibration:
     """What was asked for: how to find the ranges of int8, and the policy that mixed follows."""
 
-    calibrator: Calibrator = "entropy"
+    calibrator: Calibrator = "percentile"
     percentile: float = 99.99
     policy: Policy | None = None
 

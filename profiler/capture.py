@@ -68,7 +68,9 @@ def capture(model: LoadedModel, inputs: tuple[torch.Tensor, ...]) -> Captured:
             program = exported.run_decompositions({})
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        remedy = f"it must take {model.described} (--input says otherwise) and not branch on tensor values"
+        remedy = (
+            f"it must take {model.described} (--input-shape says otherwise) and not branch on tensor values"
+        )
         raise ModelError(f"{name} cannot be captured: {reason:.300}{_culprit(error)}", remedy) from error
     signature = program.graph_signature
     changed = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]

@@ -161,7 +161,7 @@ def _default_inputs(
     if main == "pixel_values" and isinstance(image[1], int):
         return (InputSpec(image, "float32", main),)
     problem = f"{source.name} takes {main}, whose shape its configuration does not say"
-    raise ModelError(problem, f"pass --input {main}=SHAPE[:DTYPE] for one sample")
+    raise ModelError(problem, f"pass --input-shape {main}=SHAPE[:DTYPE] for one sample")
 
 
 def _model_input(given: InputSpec, main: str, config: Any) -> ModelInput:

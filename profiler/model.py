@@ -101,7 +101,7 @@ class LoadedModel:
         except Exception as error:  # the user's code raises what it likes
             raise ModelError(
                 f"{self.source.name} fails on {self.described}: {type(error).__name__}: {error!s:.300}",
-                "pass --input [NAME=]SHAPE[:DTYPE] for every tensor that it takes",
+                "pass --input-shape [NAME=]SHAPE[:DTYPE] for every tensor that it takes",
             ) from error
         return tuple(leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor))
 
@@ -176,7 +176,7 @@ def _own_model(source: ModelSource) -> LoadedModel:
 
 
 def _own_inputs(source: ModelSource, module: nn.Module, settings: dict[str, Any]) -> tuple[ModelInput, ...]:
-    """What --input says, or the module: ``example_input_array`` (PyTorch Lightning) or timm's settings."""
+    """What --input-shape says, or the module: ``example_input_array`` (PyTorch Lightning) or timm's settings."""
     if source.inputs:
         ordered = sorted(source.inputs, key=lambda given: bool(given.name))
         return tuple(ModelInput.of(given) for given in ordered)
@@ -190,7 +190,7 @@ def _own_inputs(source: ModelSource, module: nn.Module, settings: dict[str, Any]
         return (ModelInput.of(InputSpec(tuple(settings["input_size"]))),)
     raise ModelError(
         f"{source.name} does not say what it takes",
-        "pass --input 3x224x224 (one sample; NAME=SHAPE for a keyword, SHAPE:int64 for whole numbers), or give "
+        "pass --input-shape 3x224x224 (one sample; NAME=SHAPE for a keyword, SHAPE:int64 for whole numbers), or give "
         "the module an attribute example_input_array",
     )
 

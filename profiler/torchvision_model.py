@@ -53,7 +53,7 @@ def load_classifier(source: ModelSource) -> LoadedModel:
     given = source.inputs or (InputSpec((3, built, built)),)
     if len(given) != 1 or len(given[0].shape) != 3 or given[0].dtype != "float32":
         shown = " ".join(map(str, given))
-        raise ModelError(f"{source.name} takes images, not {shown}", "pass --input as 3x224x224")
+        raise ModelError(f"{source.name} takes images, not {shown}", "pass --input-shape as 3x224x224")
     height, width = given[0].shape[1:]
     preparation = Preparation(
         round(preset.resize_size[0] * min(height, width) / side),

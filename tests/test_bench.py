@@ -99,7 +99,16 @@ def test_files(tmp_path: Path) -> None:
 
 def test_the_four_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parent)
-    arguments = ["bench", "models:Tiny", "--input", "3x32x32", "--matrix", "fusion,backend", "--runs", "3"]
+    arguments = [
+        "bench",
+        "models:Tiny",
+        "--input-shape",
+        "3x32x32",
+        "--matrix",
+        "fusion,backend",
+        "--runs",
+        "3",
+    ]
     done = CliRunner().invoke(cli, [*arguments, "-o", str(tmp_path)], catch_exceptions=False)
     assert "fusion off" in done.output
     assert "fusion on" in done.output
@@ -109,6 +118,6 @@ def test_the_four_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_fusing_what_cannot_be_fused_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parent)
-    arguments = ["bench", "models:Leaky", "--input", "4", "--fuse", "--runs", "3", "-o", str(tmp_path)]
+    arguments = ["bench", "models:Leaky", "--input-shape", "4", "--fuse", "--runs", "3", "-o", str(tmp_path)]
     done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert "fusing changed nothing" in done.output

@@ -27,7 +27,7 @@ emulate = { threads = 1 }
 between = ["edge", "server"]
 bandwidth_bytes_per_s = 1e8
 """
-TINY = ["models:Tiny", "--input", "3x32x32"]
+TINY = ["models:Tiny", "--input-shape", "3x32x32"]
 
 
 @pytest.fixture
@@ -111,8 +111,8 @@ def test_profiling_again_resumes(here: Path, edgecut) -> None:
     ("arguments", "code", "says"),
     [
         (["inspect", "alexnt"], 2, ["unknown model 'alexnt'", "alexnet"]),
-        (["inspect", "alexnet", "--input", "3x0x2"], 2, ["3x224x224"]),
-        (["inspect", "alexnet", "--input", "224"], 2, ["takes images"]),
+        (["inspect", "alexnet", "--input-shape", "3x0x2"], 2, ["3x224x224"]),
+        (["inspect", "alexnet", "--input-shape", "224"], 2, ["takes images"]),
         (["inspect", "nowhere:Net"], 2, ["nowhere"]),
         (["samples", *TINY, "--images", "nowhere"], 2, ["no such image folder"]),
         (["samples", *TINY, "-o", "profiles"], 1, ["holds no samples"]),

@@ -155,13 +155,13 @@ def test_verifying_says_what_was_found() -> None:
 def test_verify_command(tmp_path: Path, suffix: str) -> None:
     table = tmp_path / "docs" / f"models{suffix}"
     names = ["models:Tiny", "models:Leaky", "models:Absent"]
-    done = CliRunner().invoke(cli, ["verify", *names, "--input", "3x32x32", "-o", str(table)])
+    done = CliRunner().invoke(cli, ["verify", *names, "--input-shape", "3x32x32", "-o", str(table)])
     assert isinstance(done.exception, EdgecutError)
     assert "Leaky" in str(done.exception)
     text = table.read_text()
     assert all(name in text for name in names)
     assert "1 of 3 equal the whole" in done.output
-    done = CliRunner().invoke(cli, ["verify", *names[:1], "--input", "3x32x32"])
+    done = CliRunner().invoke(cli, ["verify", *names[:1], "--input-shape", "3x32x32"])
     assert done.exit_code == 0, done.output
 
 
@@ -170,10 +170,10 @@ def test_verify_command(tmp_path: Path, suffix: str) -> None:
     [
         (["verify"], "name a model"),
         (["verify", "alexnet", "-o", "models.txt"], "must end in .md or .csv"),
-        (["inspect", "alexnet", "--input", "3y2"], "3x224x224"),
-        (["inspect", "alexnet", "--input", "3x2:float"], "unknown dtype"),
-        (["inspect", "alexnet", "--input", "a b=3x2"], "no name"),
-        (["inspect", "alexnet", "--input", "a=3", "--input", "a=4"], "given twice"),
+        (["inspect", "alexnet", "--input-shape", "3y2"], "3x224x224"),
+        (["inspect", "alexnet", "--input-shape", "3x2:float"], "unknown dtype"),
+        (["inspect", "alexnet", "--input-shape", "a b=3x2"], "no name"),
+        (["inspect", "alexnet", "--input-shape", "a=3", "--input-shape", "a=4"], "given twice"),
         (["inspect", "alexnet", "--config", "depth"], "KEY=VALUE"),
         (["inspect", "alexnet", "--config", "a=1", "--config", "a=2"], "given twice"),
         (["inspect", "alexnet", "--max-tensors", "0"], "0 is not in the range"),
@@ -188,7 +188,7 @@ def test_options_that_cannot_be_used(arguments: list[str], says: str) -> None:
 
 def test_samples_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photographs(tmp_path / "in")
-    given = ["models:Tiny", "--input", "3x32x32", "-o", str(tmp_path / "maps")]
+    given = ["models:Tiny", "--input-shape", "3x32x32", "-o", str(tmp_path / "maps")]
     labels = ["--labels", str(ROOT / "samples" / "imagenette-labels.csv")]
     done = CliRunner().invoke(cli, ["samples", *given, "--images", str(tmp_path / "in"), *labels])
     assert done.exit_code == 0, done.output
@@ -199,7 +199,9 @@ def test_samples_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_inspect_says_what_is_in_the_way() -> None:
-    done = CliRunner().invoke(cli, ["inspect", "models:UNet", "--input", "3x16x16"])
+    done = CliRunner().invoke(cli, ["inspect", "models:UNet", "--input-shape", "3x16x16"])
     assert "--max-tensors 2 would cut finer" in done.output
-    done = CliRunner().invoke(cli, ["inspect", "models:UNet", "--input", "3x16x16", "--max-tensors", "4"])
+    done = CliRunner().invoke(
+        cli, ["inspect", "models:UNet", "--input-shape", "3x16x16", "--max-tensors", "4"]
+    )
     assert "would cut finer" not in done.output

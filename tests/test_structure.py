@@ -58,7 +58,25 @@ HEAVY = (
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["inspect"], ["samples"], ["profile"], ["solve"], ["deploy"], ["report"]]
+    "command",
+    [
+        [],
+        *(
+            [name]
+            for name in (
+                "doctor",
+                "inspect",
+                "verify",
+                "samples",
+                "bench",
+                "build",
+                "profile",
+                "solve",
+                "deploy",
+                "report",
+            )
+        ),
+    ],
 )
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     script = (

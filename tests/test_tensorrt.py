@@ -481,7 +481,7 @@ def test_tensorrt_without_a_gpu_is_refused_before_anything_is_exported(
         TensorRtBackend(cut, Setting())
 
 
-MODEL = ["models:Tiny", "--input", "3x32x32"]
+MODEL = ["models:Tiny", "--input-shape", "3x32x32"]
 
 
 def test_build_and_build_again(workdir: Path, samples: Path) -> None:

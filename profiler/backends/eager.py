@@ -31,6 +31,8 @@ class TorchRunner(Runner):
         self._device = torch.device(device)
         self._on_gpu = self._device.type == "cuda"
         if self._on_gpu:
+            # Its convolutions otherwise round fp32 to TensorFloat-32, with ten bits of mantissa.
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
             torch.cuda.reset_peak_memory_stats()
         self._module = _on_device(module, self._device)
 

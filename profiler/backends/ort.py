@@ -20,6 +20,8 @@ try:
 except ImportError as error:
     raise MissingDependencyError("onnxruntime", "backend onnxruntime", "onnx") from error
 
+# Otherwise it rounds fp32 to TensorFloat-32, with ten bits of mantissa.
+_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 # ONNX's element types by the names ONNX Runtime reports.
 _DTYPES = {
     "tensor(float)": "float32",
@@ -43,8 +45,9 @@ class OnnxRuntimeRunner(Runner):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        given = [_OPTIONS.get(name, {}) for name in providers]
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=list(providers))
+            self._session = onnxruntime.InferenceSession(model, options, list(providers), given)
         except Exception as error:  # its exceptions have no common base
             raise BundleError(
                 f"ONNX Runtime refuses {what}: {_reason(error)}", "use another backend"

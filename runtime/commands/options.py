@@ -109,7 +109,7 @@ def model_options(command: F) -> F:
                 help="Cut also where so many tensors are live (DenseNet, U-Net, a masked transformer).",
             ),
             click.option(
-                "--input", "inputs", multiple=True, callback=parse_inputs, metavar="[NAME=]SHAPE[:DTYPE]",
+                "--input-shape", "inputs", multiple=True, callback=parse_inputs, metavar="[NAME=]SHAPE[:DTYPE]",
                 help="One sample of each tensor passed, where the model does not say it: 3x224x224, "
                 "ids=128:int64. May be repeated.",
             ),

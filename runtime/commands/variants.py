@@ -62,7 +62,7 @@ def variant_options(command: F) -> F:
                 help="Fold batch normalisation into convolutions first.",
             ),
             click.option(
-                "--calibrator", type=click.Choice(CALIBRATORS), default="entropy", show_default=True,
+                "--calibrator", type=click.Choice(CALIBRATORS), default="percentile", show_default=True,
                 help="How int8 finds the range of each tensor.",
             ),
             click.option(

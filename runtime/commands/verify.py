@@ -26,7 +26,7 @@ _COLUMNS = (
 @click.option("--torchvision", is_flag=True, help="All of torchvision's classification models.")
 @click.option("--granularity", type=click.Choice(["layer", "op"]), default="layer", show_default=True)
 @click.option("--max-tensors", type=click.IntRange(1, 64), default=1, show_default=True)
-@click.option("--input", "inputs", multiple=True, callback=parse_inputs, metavar="[NAME=]SHAPE[:DTYPE]")
+@click.option("--input-shape", "inputs", multiple=True, callback=parse_inputs, metavar="[NAME=]SHAPE[:DTYPE]")
 @click.option("--config", multiple=True, callback=parse_config, metavar="KEY=VALUE")
 @click.option(
     "-o",
