@@ -65,14 +65,20 @@ def export(cut: CutModel) -> ir.Model:
                 output_names=[name for later in names[1:] for name in later],
             )
     except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise BundleError(
-            f"{cut.chain.source.name} cannot be exported to ONNX: {reason:.300}", "use backend torch"
+            f"{cut.chain.source.name} cannot be exported to ONNX: {_root(error):.300}", "use backend torch"
         ) from error
     assert program is not None  # dynamo=True always returns the program
     model = program.model
     clean(model)
     return model
+
+
+def _root(error: BaseException) -> str:
+    """What the first of a chain of errors says: it names the operation."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class OnnxModel:

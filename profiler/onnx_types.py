@@ -7,19 +7,24 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from planner.errors import BundleError
+
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 TYPES = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 # Inputs that the operator's schema wants in float32 whatever its other types.
 _ALWAYS_FLOAT = {"Resize": {1, 2}}
 _QUANTISING = {"QuantizeLinear", "DequantizeLinear"}
+# Operations whose weights mean something else when clipped; elsewhere such a number stands for infinity.
+_WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"}
 
 
 def convert(model: ir.Model, choose: Callable[[ir.Node], ir.DataType]) -> None:
     """Give each node of ``model`` the float type that ``choose`` names, in place.
 
-    Weights and constants are converted, those beyond the type's range clipped to it (a mask holds the
-    least fp32 number, which would become -inf). Nodes that quantise stay in float32. The graph's own
-    inputs and outputs take the type of what they meet: ``cast_rim`` gives a part float32 ends.
+    Weights and constants are converted; constants beyond the type's range are clipped to it (a mask holds
+    the least fp32 number, which would become -inf), weights beyond it raise ``BundleError``. Nodes that
+    quantise stay in float32. The graph's own inputs and outputs take the type of what they meet:
+    ``cast_rim`` gives a part float32 ends.
     """
     _Conversion(model.graph, choose).run()
 
@@ -39,6 +44,8 @@ class _Conversion:
                 kept = place in _ALWAYS_FLOAT.get(node.op_type, ())
                 target = ir.DataType.FLOAT if kept else wanted
                 if value.dtype != target:
+                    if node.op_type in _WEIGHTED and target is ir.DataType.FLOAT16:
+                        _check_range(node, value)
                     node.replace_input_with(place, self._typed(value, target))
             for output in node.outputs:
                 if output.dtype in _FLOATS:
@@ -88,6 +95,17 @@ def cast_rim(graph: ir.Graph) -> None:
 def _cast_node(value: ir.Value, target: ir.DataType, name: str) -> ir.Node:
     result = ir.Value(name=name, type=ir.TensorType(target), shape=value.shape)
     return ir.node("Cast", [value], {"to": int(target)}, outputs=[result], name=f"cast_{name}")
+
+
+def _check_range(node: ir.Node, value: ir.Value) -> None:
+    if value.const_value is None:
+        return
+    largest = float(np.abs(value.const_value.numpy()).max(initial=0))
+    if float(np.finfo(np.float16).max) < largest < np.inf:
+        raise BundleError(
+            f"weight {value.name} of {node.op_type} {node.name} holds {largest:.1e}, beyond the range of fp16",
+            "use another precision",
+        )
 
 
 def _convert_attributes(node: ir.Node, wanted: ir.DataType) -> None:

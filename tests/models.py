@@ -279,3 +279,32 @@ class Spectrum(nn.Module):
 
 def lazy() -> nn.Module:
     return nn.LazyLinear(4)
+
+
+class Large(nn.Module):
+    """Between its layers values are beyond fp16, at them they are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.middle(self.first(x)) * 6e4 * 6e4 / 6e4 / 6e4)
+
+
+class Bessel(nn.Module):
+    """An operation that ONNX does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.special.bessel_j0(self.first(x)))
+
+
+def heavy() -> nn.Module:
+    """A weight beyond fp16."""
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    net[2].weight.data[0, 0] = 1e5
+    return net

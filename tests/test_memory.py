@@ -48,7 +48,8 @@ def test_the_peak_stays_when_memory_is_freed(memory: PeakMemory) -> None:
     first = touched(60)
     del first
     second = touched(30)
-    assert memory.peak_bytes() == pytest.approx(60 * MIB, abs=TOLERANCE)
+    # The second may or may not lie where the first was.
+    assert 60 * MIB - TOLERANCE <= memory.peak_bytes() <= 90 * MIB + TOLERANCE
     memory.start()
     assert memory.peak_bytes() == pytest.approx(0, abs=TOLERANCE)
     del second

@@ -349,6 +349,12 @@ def test_an_operator_without_a_kernel_is_named() -> None:
         backend.runner(Bundle(0, 1))
 
 
+def test_a_weight_beyond_fp16_is_named() -> None:
+    made = cut_model(load_model(ModelSource("models:heavy", inputs=(InputSpec((4,)),))))
+    with pytest.raises(BundleError, match=r"weight \S*2\S* of Gemm .* holds 1\.0e\+05"):
+        backends.find("onnxruntime", "fp16")(made, Setting("fp16"))
+
+
 @pytest.mark.parametrize("damage", ["truncated", "text", "external", "empty"])
 def test_a_damaged_or_hostile_file_is_refused(tmp_path: Path, damage: str) -> None:
     model = onnx_model(cut("models:Tiny"), Setting())
