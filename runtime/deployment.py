@@ -12,12 +12,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from profiler.inputs import model_samples
 
 from planner.errors import MismatchError, StorageError, VerificationError
 from planner.plan import Plan
 from planner.run import Run, RunInfo, RunRow, format_run_row, run_header
 from profiler.cut import CutModel, cut_model
+from profiler.inputs import model_samples
 from profiler.model import load_model
 from profiler.runner import Array
 from runtime.checking import Expectation, Verdict, expectation
