@@ -67,7 +67,7 @@ def _building(name: str, precision: str) -> None:
         if done.returncode:
             print(f"{name}, TensorRT-RTX {precision}: {done.stderr.strip()}")
             return
-        engines = list(Path(folder).rglob("*.engine"))
+        engines = list(Path(folder).rglob("engine"))
         size = sum(file.stat().st_size for file in engines) / 1e6
         print(f"{name}, TensorRT-RTX {precision}: {len(engines)} engines in {taken:.1f} s, {size:.0f} MB")
 

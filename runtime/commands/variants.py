@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+from planner.errors import UnknownNameError
 from planner.plan import Variant
-from planner.recipe import CALIBRATORS, Calibration
+from planner.recipe import CALIBRATORS, PRECISIONS, Calibration
 from runtime.commands.options import FILE, parse_names
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,9 +30,12 @@ def variant_options(command: F) -> F:
     ) -> Any:
         from profiler import backends
 
+        # A precision that one of several backends lacks is left out for it, by name.
         for name in backend_names:
-            for precision in precision_names:
-                backends.check(name, precision)
+            backends.entry(name)
+        for precision in precision_names:
+            if precision not in PRECISIONS:
+                raise UnknownNameError("precision", precision, PRECISIONS)
         if (policy is not None) != ("mixed" in precision_names):
             raise click.BadParameter("precision mixed follows a --policy FILE, and nothing else does")
         variants = tuple(
