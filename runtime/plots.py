@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -259,5 +260,6 @@ def draw_bench(model: str, rows: Sequence[BenchRow], file: Path) -> None:
     finding = f"{fastest.row.variant} is fastest per sample, {gain:.2f} times PyTorch fp32"
     if gain <= 1:
         finding = "nothing is faster than PyTorch fp32"
-    axes.set_title(f"{model}: {finding}", loc="left", fontsize=11, fontweight="bold")
+    title = textwrap.fill(f"{model}: {finding}", 72)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     _save(figure, file)
