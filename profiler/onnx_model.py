@@ -102,6 +102,7 @@ class OnnxModel:
             raise StorageError(f"cannot write the ONNX export to {file}: {error}", "free space") from error
         self._model = ir.load(file)
         self._digests: dict[str, bytes] = {}
+        self._latest: tuple[Bundle, ir.Model] | None = None
 
     @staticmethod
     def _made(cut: CutModel, setting: Setting, target: Target) -> ir.Model:
@@ -129,6 +130,12 @@ class OnnxModel:
         return made
 
     def _part(self, bundle: Bundle) -> ir.Model:
+        """The bundle's part; the latest is kept, as its file, size and digest are asked for in a row."""
+        if self._latest is None or self._latest[0] != bundle:
+            self._latest = bundle, self._extract(bundle)
+        return self._latest[1]
+
+    def _extract(self, bundle: Bundle) -> ir.Model:
         inputs, outputs = self._names[bundle.start], self._names[bundle.stop]
         try:
             graph = ir.convenience.extract(self._model.graph, inputs=inputs, outputs=outputs)
@@ -180,7 +187,7 @@ class OnnxModel:
 
     def save(self, bundle: Bundle, file: Path) -> None:
         """The bundle as one ONNX file with its weights inside (at most 2 GB, protobuf's limit)."""
-        part = self._part(bundle)
+        part = self._extract(bundle)  # its weights are read into memory, which the kept one must not be
         for value in part.graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = ir.Tensor(value.const_value.numpy(), value.dtype, name=value.name)
