@@ -90,10 +90,11 @@ def _memory(name: str) -> None:
 def profile_once(name: str, folder: Path) -> None:
     """Profile every bundle a few times on both backends; prints this process's peak memory and the weights."""
     from planner.plan import Variant
-    from profiler.session import ProfileRequest, profile
+    from profiler.request import ProfileRequest
+    from profiler.session import profile
     from profiler.timing import Protocol
 
-    protocol = Protocol(warmup_runs=1, warmup_s=0, min_runs=2, min_s=0, max_runs=2)
+    protocol = Protocol(rounds=1, visit_runs=2, visit_s=0, max_runs=2)
     variants = (Variant("torch"), Variant("onnxruntime"))
     request = ProfileRequest(
         ModelSource(name), "here", variants, (1,), folder / "samples", folder / "t.csv", placement(), protocol

@@ -9,7 +9,7 @@ from planner.documents import document, read_document, write_document
 from planner.plan import Variant
 from planner.recipe import Recipe
 
-SCHEMA = "edgecut.profile/2"
+SCHEMA = "edgecut.profile/3"
 
 
 @document()
@@ -36,8 +36,19 @@ class LeftOut:
 
 
 @document()
+class DriftPoint:
+    """When (Unix time) the reference bundle was visited again, and how long it then took."""
+
+    at_s: float
+    latency_s: float
+
+
+@document()
 class Sidecar:
-    """What belongs to a whole table rather than to a row; its chain's digest names the model."""
+    """What belongs to a whole table rather than to a row; its chain's digest names the model.
+
+    ``precision_target``: the half width, relative to the mean, that a row's interval was to reach.
+    """
 
     device: str
     chain: Chain
@@ -46,6 +57,8 @@ class Sidecar:
     samples: str
     recipe: Recipe | None = None
     left_out: tuple[LeftOut, ...] = ()
+    precision_target: float | None = None
+    drift: tuple[DriftPoint, ...] = ()
 
     def save(self, file: Path) -> None:
         write_document(self, file, SCHEMA)

@@ -35,7 +35,8 @@ KEY = ("device", "start", "stop", "backend", "precision", "frequency_hz", "fused
 class ProfileRow:
     """One measured bundle.
 
-    ``latency_s``: mean trimmed by rank, 10 % at each end. ``cpu_time_s``: processor time per run.
+    ``latency_s``: mean trimmed by rank, 10 % at each end; ``latency_ci_s``: half its 95 % confidence
+    interval. ``stable``: that interval is as narrow as was asked for. ``cpu_time_s``: processor time per run.
     ``load_s`` and ``build_s``: loading the bundle, and compiling or building it before that; both lie
     outside the timing. ``peak_memory_bytes``: the bundle with its weights while it runs.
     ``artifact_bytes``: the file that a device receives. ``sqnr_db`` (signal to quantisation noise) and
@@ -54,6 +55,8 @@ class ProfileRow:
     cpu_time_s: float
     runs: int
     load_s: float
+    latency_ci_s: float | None = None
+    stable: bool = False
     build_s: float = 0.0
     peak_memory_bytes: int | None = None
     artifact_bytes: int | None = None
@@ -90,7 +93,8 @@ class ProfileRow:
 
 
 _OPTIONAL = {
-    "frequency_hz", "peak_memory_bytes", "artifact_bytes", "weight_bytes", "sqnr_db", "max_error", "energy_j",
+    "frequency_hz", "latency_ci_s", "peak_memory_bytes", "artifact_bytes", "weight_bytes", "sqnr_db",
+    "max_error", "energy_j",
 }  # fmt: skip
 _DERIVED = "samples_per_s"
 _FIELDS = tuple(ProfileRow.__dataclass_fields__)
@@ -99,6 +103,7 @@ _INTEGERS = {
     "start", "stop", "batch", "runs", "peak_memory_bytes", "artifact_bytes", "weight_bytes",
 }  # fmt: skip
 _TEXT = {"device", "backend", "precision"}
+_FLAGS = {"fused", "stable"}
 
 
 def row_cells(row: ProfileRow) -> dict[str, str]:
@@ -110,7 +115,7 @@ def row_cells(row: ProfileRow) -> dict[str, str]:
         **to_data(row.variant),
     }
     return {
-        name: "" if cells[name] is None else str(int(cells[name]) if name == "fused" else cells[name])
+        name: "" if cells[name] is None else str(int(cells[name]) if name in _FLAGS else cells[name])
         for name in COLUMNS
     }
 
@@ -185,7 +190,7 @@ def _parse_row(cells: list[str], file: object, place: str) -> ProfileRow:
                 data[name] = cell
             elif cell == "" and name in _OPTIONAL:
                 data[name] = None
-            elif name == "fused":
+            elif name in _FLAGS:
                 data[name] = {"0": False, "1": True}[cell]
             else:
                 data[name] = int(cell) if name in _INTEGERS else float(cell)

@@ -1,10 +1,11 @@
 from .cut import CutModel, cut_model
 from .model import LoadedModel, load_model
 from .placement import Placement, placement
+from .request import ProfileRequest, ProfileSummary
 from .runner import Backend, Runner
 from .samples import SampleStore, write_samples
-from .session import ProfileRequest, ProfileSummary, profile
-from .timing import Measurement, Protocol, measure
+from .session import Session, profile
+from .timing import Measurement, Protocol
 
 __all__ = [
     "Backend",
@@ -17,9 +18,9 @@ __all__ = [
     "Protocol",
     "Runner",
     "SampleStore",
+    "Session",
     "cut_model",
     "load_model",
-    "measure",
     "placement",
     "profile",
     "write_samples",

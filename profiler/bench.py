@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,15 +18,17 @@ from planner.sidecar import LeftOut
 from planner.table import ProfileRow
 from profiler import backends
 from profiler.accuracy import accuracy, agreement, classes
-from profiler.bundles import measure_bundle
+from profiler.bundles import OpenBundle
 from profiler.cut import CutModel, cut_model
 from profiler.fusion import check_fusion
 from profiler.inputs import model_samples
 from profiler.model import load_model
 from profiler.placement import Placement, placed
-from profiler.runner import Array, Runner, Setting
+from profiler.request import Key, usable
+from profiler.rounds import open_group, rounds
+from profiler.runner import Array, Backend, Setting
 from profiler.samples import SampleStore, write_samples
-from profiler.session import calibrated, usable
+from profiler.session import calibrated
 from profiler.timing import Protocol
 
 
@@ -101,46 +104,59 @@ def bench(
             recipe = calibrated(request.calibration, cut, store)
         for batch in request.batches:
             batched = cut if batch == 1 else cut_model(model, batch)
-            base_s = None
-            for variant in variants:
-                progress(variant, batch)
-                try:
-                    row, predicted = _whole(request, batched, store, variant, recipe)
-                except BundleError as error:
-                    found.left_out.append(LeftOut(Bundle(0, 1), variant, batch, error.message))
-                    continue
-                base_s = row.latency_s if variant == reference else base_s
+            measured = _measured(request, batched, store, variants, recipe, found, progress)
+            base_s = measured[reference][0].latency_s if reference in measured else None
+            for row, predicted in measured.values():
                 found.rows.append(_judged(row, base_s, predicted, store, model.categories))
     return found
 
 
-def _whole(
-    request: BenchRequest, cut: CutModel, store: SampleStore, variant: Variant, recipe: Recipe | None
-) -> tuple[ProfileRow, Array | None]:
-    """The model's row, and the class predicted for each sample."""
-    setting = Setting(variant.precision, variant.fused, request.placement.threads, recipe)
-    backend = backends.find(variant.backend, variant.precision)(cut, setting)
-    predicted: list[Array | None] = []
+def _measured(
+    request: BenchRequest,
+    cut: CutModel,
+    store: SampleStore,
+    variants: Sequence[Variant],
+    recipe: Recipe | None,
+    found: Bench,
+    progress: Callable[[Variant, int], None],
+) -> dict[Variant, tuple[ProfileRow, Array | None]]:
+    """Each variant's row, and the class it predicts for each sample; all of them timed in rounds."""
+    whole, predicted = Bundle(0, 1), dict[Variant, Array | None]()
+    rows: dict[Variant, ProfileRow] = {}
 
-    def predict(runner: Runner) -> None:
-        predicted.extend(classes(runner(arrays)) for arrays in store.inputs(0, cut.batch, store.count))
-
-    try:
-        row, _ = measure_bundle(
+    def open_bundle(key: Key) -> OpenBundle:
+        progress(key.variant, key.batch)
+        setting = Setting(key.variant.precision, key.variant.fused, request.placement.threads, recipe)
+        backend: Backend = backends.find(key.variant.backend, key.variant.precision)(cut, setting)
+        stack.callback(backend.close)
+        opened = OpenBundle(
             backend,
-            Bundle(0, 1),
+            whole,
             store,
             device="this machine",
-            variant=variant,
+            variant=key.variant,
             place=request.placement,
             protocol=request.protocol,
-            examine=predict,
         )
-    finally:
-        backend.close()
-    known = [each for each in predicted if each is not None]
-    # A batch larger than the store repeats its samples.
-    return row, np.concatenate(known)[: store.count] if known else None
+        known = [classes(opened.runner(arrays)) for arrays in store.inputs(0, cut.batch, store.count)]
+        # A batch larger than the store repeats its samples.
+        have = [each for each in known if each is not None]
+        predicted[key.variant] = np.concatenate(have)[: store.count] if have else None
+        return opened
+
+    def failed(key: Key, error: BundleError) -> None:
+        found.left_out.append(LeftOut(whole, key.variant, cut.batch, error.message))
+
+    waiting = [Key(whole, variant, cut.batch) for variant in variants]
+    while waiting:
+        with ExitStack() as stack:
+            group = open_group(waiting, open_bundle, failed, stack)
+            for key, opened, made in rounds(group, lambda: None):
+                if isinstance(made, BundleError):
+                    failed(key, made)
+                elif opened.settled:
+                    rows[key.variant] = opened.row()
+    return {variant: (rows[variant], predicted[variant]) for variant in variants if variant in rows}
 
 
 def _judged(

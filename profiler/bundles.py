@@ -1,11 +1,11 @@
-"""One bundle, one row: made ready, compared with the stored fp32 feature maps, and timed."""
+"""One bundle on one device: opened, compared with the stored fp32 feature maps, visited, made a row."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from types import TracebackType
 
 import numpy as np
 
@@ -17,79 +17,115 @@ from profiler.memory import PeakMemory
 from profiler.placement import Placement
 from profiler.runner import Array, Backend, Runner, slowed
 from profiler.samples import SampleStore
-from profiler.timing import Measurement, Protocol, measure
+from profiler.timing import Measurement, Protocol, Visit, visit, warm_up
 
 # Of the largest value: what fp32 engines that sum in another order may differ by.
 FP32_TOLERANCE = 1e-4
-# Feature maps on which a bundle's error is measured; they serve as its first warm-up runs.
-_COMPARED = 4
+# Feature maps on which a bundle's error is measured, and on which it is timed.
+_COMPARED, _TIMED = 4, 20
 
 
-def measure_bundle(
-    backend: Backend,
-    bundle: Bundle,
-    store: SampleStore,
-    *,
-    device: str,
-    variant: Variant,
-    place: Placement,
-    protocol: Protocol,
-    examine: Callable[[Runner], None] = lambda runner: None,
-) -> tuple[ProfileRow, Measurement]:
-    """Load ``bundle``, check it against the stored feature maps, and time it on them.
+class OpenBundle:
+    """A bundle that is loaded, checked and warm. Use as a context manager.
 
-    ``examine`` is given the runner before it is timed. Raises ``BundleError`` where the backend cannot run
-    it, or an fp32 bundle gives other outputs.
+    ``visits`` are those made so far; ``visit`` adds one. ``memory_bytes``: what it holds while it is open.
     """
-    batch = backend.cut.batch
-    inputs = store.inputs(bundle.start, batch, protocol.min_runs)
-    expected = store.inputs(bundle.stop, batch, _COMPARED)
-    memory = PeakMemory()
-    memory.start()
-    started = time.perf_counter()
-    with slowed(backend.runner(bundle), place.slowdown) as runner:
-        load_s = max(time.perf_counter() - started - runner.artifact.build_s, 0.0)
-        begun = time.perf_counter()
-        sqnr_db, max_error = _compare(runner, inputs, expected)
-        if variant.precision == "fp32" and not max_error <= FP32_TOLERANCE:
-            raise BundleError(
-                f"bundle {bundle}: {variant} differs from the stored feature maps by {max_error:.1e} of the "
-                f"largest value, tolerated are {FP32_TOLERANCE:.0e}",
-                "use another backend",
-            )
-        # What was run to compare has warmed the bundle up as well.
-        warm_s = time.perf_counter() - begun
-        rest = replace(
-            protocol,
-            warmup_runs=max(protocol.warmup_runs - min(len(inputs), len(expected)), 0),
-            warmup_s=max(protocol.warmup_s - warm_s, 0.0),
-        )
-        examine(runner)
-        found = measure(runner, inputs, rest)
-        peak = runner.device_memory_bytes
-        if peak is None:
-            grown = memory.peak_bytes()
-            peak = None if grown is None else grown + runner.artifact.shared_bytes
-        row = ProfileRow(
-            device=device,
-            bundle=bundle,
-            variant=variant,
-            batch=batch,
+
+    def __init__(
+        self,
+        backend: Backend,
+        bundle: Bundle,
+        store: SampleStore,
+        *,
+        device: str,
+        variant: Variant,
+        place: Placement,
+        protocol: Protocol,
+        visits: Sequence[Visit] = (),
+    ) -> None:
+        """Raises ``BundleError`` where the backend cannot run it, or an fp32 bundle gives other outputs."""
+        self.bundle, self.variant, self.batch = bundle, variant, backend.cut.batch
+        self.visits = [*visits]
+        self._device, self._protocol = device, protocol
+        self._inputs = store.inputs(bundle.start, self.batch, _TIMED)
+        expected = store.inputs(bundle.stop, self.batch, _COMPARED)
+        memory = PeakMemory()
+        memory.start()
+        started = time.perf_counter()
+        self.runner = slowed(backend.runner(bundle), place.slowdown)
+        try:
+            took_s = time.perf_counter() - started
+            self._load_s = max(took_s - self.runner.artifact.build_s, 0.0)
+            self._sqnr_db, self._max_error = _compare(self.runner, self._inputs, expected)
+            if variant.precision == "fp32" and not self._max_error <= FP32_TOLERANCE:
+                raise BundleError(
+                    f"bundle {bundle}: {variant} differs from the stored feature maps by "
+                    f"{self._max_error:.1e} of the largest value, tolerated are {FP32_TOLERANCE:.0e}",
+                    "use another backend",
+                )
+            warm_up(self.runner, self._inputs, protocol)
+        except BaseException:
+            self.runner.close()
+            raise
+        self.memory_bytes = memory.peak_bytes() or 0
+        self._peak_memory_bytes = self.runner.device_memory_bytes
+        if self._peak_memory_bytes is None and memory.peak_bytes() is not None:
+            self._peak_memory_bytes = self.memory_bytes + self.runner.artifact.shared_bytes
+
+    @property
+    def measurement(self) -> Measurement:
+        return Measurement(tuple(self.visits))
+
+    @property
+    def settled(self) -> bool:
+        return self.measurement.settled(self._protocol)
+
+    def visit(self) -> Visit:
+        """Time it once more, as ``profiler.timing`` says. Raises ``BundleError``."""
+        done = sum(len(each.samples_s) for each in self.visits)
+        found = visit(self.runner, self._inputs, done, self._protocol)
+        self.visits.append(found)
+        return found
+
+    def run(self) -> None:
+        """Once, untimed, on the first feature map."""
+        self.runner(self._inputs[0])
+
+    def row(self) -> ProfileRow:
+        """What is known of it; at least one visit has been made."""
+        found, artifact = self.measurement, self.runner.artifact
+        return ProfileRow(
+            device=self._device,
+            bundle=self.bundle,
+            variant=self.variant,
+            batch=self.batch,
             latency_s=found.latency_s,
             latency_median_s=found.median_s,
             latency_p95_s=found.p95_s,
             latency_std_s=found.std_s,
+            latency_ci_s=found.ci_s,
+            stable=found.stable(self._protocol),
             cpu_time_s=found.cpu_time_s,
             runs=len(found.samples_s),
-            load_s=load_s,
-            build_s=runner.artifact.build_s,
-            peak_memory_bytes=peak,
-            artifact_bytes=runner.artifact.nbytes,
-            weight_bytes=runner.artifact.weight_bytes,
-            sqnr_db=sqnr_db,
-            max_error=max_error,
+            load_s=self._load_s,
+            build_s=artifact.build_s,
+            peak_memory_bytes=self._peak_memory_bytes,
+            artifact_bytes=artifact.nbytes,
+            weight_bytes=artifact.weight_bytes,
+            sqnr_db=self._sqnr_db,
+            max_error=self._max_error,
         )
-    return row, found
+
+    def close(self) -> None:
+        self.runner.close()
+
+    def __enter__(self) -> OpenBundle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def _compare(

@@ -1,28 +1,47 @@
-"""A profile table on disk while it grows: a killed profile loses at most the bundle in hand.
+"""A profile table on disk while it grows: a killed profile loses at most the visit in hand.
 
-Each measured bundle is first one line of ``NAME.samples.jsonl`` (its raw samples), then one row of
-``NAME.csv``; both are on disk before the next bundle starts. Opening a table again drops a half-written
-last line and continues.
+Each visit to a bundle is one line of ``NAME.samples.jsonl`` (its raw samples), each finished bundle one row
+of ``NAME.csv``; both are on disk before the next visit starts. Opening a table again drops a half-written
+last line and continues: visits to bundles that had not settled count.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from planner.documents import to_data
+from planner.chain import Bundle
+from planner.documents import document, from_data, to_data
 from planner.errors import DocumentError, MismatchError, StorageError
+from planner.plan import Variant
 from planner.recipe import Recipe
-from planner.sidecar import LeftOut, Sidecar
+from planner.sidecar import DriftPoint, LeftOut, Sidecar
 from planner.table import ProfileRow, format_row, header, parse_rows
+from profiler.timing import Visit
 
 try:
     import fcntl
 except ImportError:  # not on Windows: two profiles on one table are then not noticed
     fcntl = None  # type: ignore[assignment]
+
+
+@document()
+class VisitLine:
+    """One line of ``NAME.samples.jsonl``: see ``profiler.timing.Visit``."""
+
+    bundle: Bundle
+    variant: Variant
+    batch: int
+    latency_s: tuple[float, ...]
+    first_s: float
+    cpu_time_s: float
+    start_ns: int
+    stop_ns: int
 
 
 class Journal:
@@ -79,7 +98,7 @@ class Journal:
             sidecar.save(document)
         try:
             self._stream.truncate(len(whole.encode()))
-            self._cut_samples(len(rows))
+            self._visits = self._read_visits(keep=bool(whole))
         except OSError as error:
             raise StorageError(f"cannot repair {self.file}: {error}") from error
         if not whole:
@@ -101,13 +120,40 @@ class Journal:
             problem = f"{self.file} was begun under other conditions: {'; '.join(changed)}"
             raise MismatchError(problem, "pass another --output, or remove the table to begin anew")
 
-    def _cut_samples(self, rows: int) -> None:
-        """Keep the raw samples of finished rows only, whole lines in the same order."""
+    def _read_visits(self, keep: bool) -> dict[tuple[Bundle, Variant, int], list[Visit]]:
+        """The visits noted before; a half-written last line is removed, all of them with a table begun anew."""
+        visits: dict[tuple[Bundle, Variant, int], list[Visit]] = defaultdict(list)
         if not self._samples.exists():
-            return
-        kept = self._samples.read_bytes().splitlines(keepends=True)[:rows]
-        size = sum(len(line) for line in kept)
-        os.truncate(self._samples, size)
+            return visits
+        content = self._samples.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1] if keep else b""
+        os.truncate(self._samples, len(whole))
+        for number, text in enumerate(whole.splitlines(), start=1):
+            place = f"line {number}"
+            try:
+                data = json.loads(text)
+            except (ValueError, RecursionError):
+                remedy = "remove the table and its samples to begin anew"
+                raise DocumentError(self._samples, place, "is no JSON", remedy) from None
+            line = from_data(VisitLine, data, f"{self._samples}: {place}")
+            numbers = (line.latency_s, line.first_s, line.cpu_time_s, line.start_ns, line.stop_ns)
+            visits[line.bundle, line.variant, line.batch].append(Visit(*numbers))
+        return visits
+
+    def visits(self, bundle: Bundle, variant: Variant, batch: int) -> list[Visit]:
+        """Those made to a bundle before, in order."""
+        return [*self._visits[bundle, variant, batch]]
+
+    def visited(self, bundle: Bundle, variant: Variant, batch: int, visit: Visit) -> None:
+        """Write one visit. Raises ``StorageError``."""
+        numbers = (visit.samples_s, visit.first_s, visit.cpu_time_s, visit.start_ns, visit.stop_ns)
+        line = VisitLine(bundle, variant, batch, *numbers)
+        self._append(self._samples, json.dumps(to_data(line)) + "\n")
+        self._visits[bundle, variant, batch].append(visit)
+
+    def drifted(self, points: Sequence[DriftPoint]) -> None:
+        """Note how long the reference bundle took at several moments."""
+        self._note(replace(self.sidecar, drift=(*self.sidecar.drift, *points)))
 
     def agree(self, recipe: Recipe) -> None:
         """Note how int8 and mixed bundles are made. Raises ``MismatchError`` if rows were made otherwise."""
@@ -128,10 +174,8 @@ class Journal:
         sidecar.save(self.file.with_suffix(".json"))
         self.sidecar = sidecar
 
-    def append(self, row: ProfileRow, samples_s: tuple[float, ...]) -> None:
+    def append(self, row: ProfileRow) -> None:
         """Write one measured bundle. Raises ``StorageError``; rows already written stay whole."""
-        key = {"bundle": to_data(row.bundle), "variant": to_data(row.variant), "batch": row.batch}
-        self._append(self._samples, json.dumps({**key, "latency_s": samples_s}) + "\n")
         self._append(self.file, format_row(row))
         self.rows.append(row)
         still = tuple(e for e in self.sidecar.left_out if (e.bundle, e.variant, e.batch) != row.key[1:])

@@ -90,3 +90,14 @@ def _memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows
         return None
+
+
+def available_memory_bytes() -> int:
+    """What new allocations may take without swapping; a guess of 1 GiB where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return _memory_bytes() or 1 << 30
+    # Such as "MemAvailable:   12345678 kB"; the kernel's kB are 1024 bytes.
+    found = next((line.split() for line in lines if line.startswith("MemAvailable:")), [])
+    return int(found[1]) * 1024 if len(found) == 3 and found[1].isdecimal() else 1 << 30

@@ -1,142 +1,229 @@
-"""Profiling a device: every contiguous bundle, in every variant and batch, from stored feature maps."""
+"""Profiling a device: bundles in every variant and batch, timed side by side from stored feature maps.
+
+::
+
+    Session ── measure(keys) ──► groups that fit into memory ──► rounds ──► rows
+                                 opened, compared, warm          each visit on disk before the next
+"""
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
+from types import TracebackType
 
-from planner.chain import Bundle, ModelSource
-from planner.errors import BundleError, InputError
+from planner.errors import BundleError
 from planner.plan import Variant
 from planner.recipe import Calibration, Recipe
-from planner.sidecar import LeftOut, Sidecar
+from planner.sidecar import DriftPoint, LeftOut, Sidecar
 from planner.table import ProfileRow
 from profiler import backends
-from profiler.bundles import measure_bundle
-from profiler.capability import obstacle
+from profiler.bundles import OpenBundle
 from profiler.cut import CutModel, cut_model
+from profiler.drift import drift, drift_point, reference_bundle
 from profiler.fusion import check_fusion
 from profiler.journal import Journal
 from profiler.model import load_model
-from profiler.placement import Placement, environment, placed
+from profiler.placement import environment, placed
+from profiler.request import Key, ProfileRequest, ProfileSummary, Progress, Step, usable
+from profiler.rounds import open_group, rounds
 from profiler.runner import Backend, Setting
 from profiler.samples import SampleStore
-from profiler.timing import Measurement, Protocol
 
 
-@dataclass(frozen=True)
-class Step:
-    """One bundle measured, or (``row`` None) those passed over: in the table already, or left out.
-
-    ``work`` and ``total`` share a unit that grows with the time bundles take.
-    """
-
-    bundle: Bundle | None
-    variant: Variant
-    batch: int
-    work: float
-    total: float
-    row: ProfileRow | None
-
-
-@dataclass(frozen=True)
-class ProfileRequest:
-    """What to measure, on which device, from which samples, into which table."""
-
-    source: ModelSource
-    device: str
-    variants: tuple[Variant, ...]
-    batches: tuple[int, ...]
-    samples: Path
-    output: Path
-    placement: Placement
-    protocol: Protocol
-    calibration: Calibration = field(default_factory=Calibration)
-
-
-@dataclass
-class ProfileSummary:
-    """``measured`` bundles now, ``resumed`` from before; ``timed_s`` of ``wall_s`` was inference.
-
-    ``lacking``: variants this machine cannot run at all, and why. ``left_out``: bundles that failed.
-    ``unchanged_by_fusion``: fusing was asked for, and this network has nothing to fuse.
-    """
-
-    measured: int = 0
-    resumed: int = 0
-    timed_s: float = 0.0
-    wall_s: float = 0.0
-    lacking: dict[Variant, str] = field(default_factory=dict)
-    left_out: list[LeftOut] = field(default_factory=list)
-    unchanged_by_fusion: bool = False
-
-
-def profile(request: ProfileRequest, progress: Callable[[Step], None] = lambda step: None) -> ProfileSummary:
-    """Measure every bundle not yet in the table; ``progress`` is told before and after each.
+def profile(request: ProfileRequest, progress: Progress = lambda step: None) -> ProfileSummary:
+    """Measure every bundle not yet in the table; ``progress`` is told after each visit and bundle.
 
     A variant that this machine lacks, and a bundle that a backend cannot run, are left out by name.
     Raises an ``EdgecutError``, also where no variant is left; what was measured before it is in the table.
     """
-    started, summary = time.perf_counter(), ProfileSummary()
-    variants = usable(request.variants, summary.lacking)
-    with placed(request.placement):
-        model = load_model(request.source)
-        cut = cut_model(model)
-        store = SampleStore(request.samples, cut.chain)
-        if any(variant.fused for variant in variants):
-            summary.unchanged_by_fusion = check_fusion(cut, store.inputs(0, 1, 1)[0]) == 0
-        work = {bundle: _work(cut, bundle) for bundle in cut.chain.bundles()}
-        total = sum(work.values()) * len(request.batches) * len(variants)
-        with Journal(request.output, _sidecar(request, cut)) as journal:
-            done = {row.key for row in journal.rows}
-            summary.resumed = len(done)
-            if any(variant.precision in ("int8", "mixed") for variant in variants):
-                journal.agree(calibrated(request.calibration, cut, store, journal.sidecar.recipe))
-            for batch in request.batches:
-                batched = cut if batch == 1 else cut_model(model, batch)
-                for variant in variants:
-                    keys = {bundle: (request.device, bundle, variant, batch) for bundle in work}
-                    todo = [bundle for bundle, key in keys.items() if key not in done]
-                    skipped = sum(work[bundle] for bundle in work if keys[bundle] in done)
-                    progress(Step(None, variant, batch, skipped, total, None))
-                    measured = _measured(request, batched, store, variant, todo, journal.sidecar.recipe)
-                    for bundle, found in measured:
-                        row = None
-                        if isinstance(found, BundleError):
-                            entry = LeftOut(bundle, variant, batch, found.message)
-                            journal.leave_out(entry)
-                            summary.left_out.append(entry)
-                        else:
-                            row, timed = found
-                            journal.append(row, timed.samples_s)
-                            summary.measured += 1
-                            summary.timed_s += sum(timed.samples_s)
-                        progress(Step(bundle, variant, batch, work[bundle], total, row))
-    summary.wall_s = time.perf_counter() - started
+    with Session(request) as session:
+        session.measure(session.missing(), progress)
+    summary = session.summary
     if not summary.measured + summary.resumed and summary.left_out:
         raise BundleError(summary.left_out[0].reason, "no bundle could be measured: use another backend")
     return summary
 
 
-def usable(variants: Sequence[Variant], lacking: dict[Variant, str]) -> list[Variant]:
-    """The variants this machine has; the others go to ``lacking``. Raises ``InputError`` if none is left."""
-    usable = []
-    for variant in variants:
-        found = obstacle(variant.backend, variant.precision)
-        if found is None:
-            backends.find(variant.backend, variant.precision)
-            usable.append(variant)
-            continue
-        lacking[variant] = f"{found.problem} (try: {found.remedy})"
-        last = found
-    if not usable:
-        listed = "; ".join(f"{variant}: {reason}" for variant, reason in lacking.items())
-        raise InputError(f"this machine can run none of the variants asked for: {listed}", last.remedy)
-    return usable
+class Session:
+    """A device's table, open for measuring. Use as a context manager."""
+
+    def __init__(self, request: ProfileRequest) -> None:
+        self.request = request
+        self.summary = ProfileSummary()
+        self._stack = ExitStack()
+        self._backends: dict[tuple[Variant, int], Backend | BundleError] = {}
+        self._cuts: dict[int, CutModel] = {}
+
+    def __enter__(self) -> Session:
+        """Loads and cuts the model, and opens samples and table. Raises an ``EdgecutError``."""
+        self._started = time.perf_counter()
+        request = self.request
+        self.variants = usable(request.variants, self.summary.lacking)
+        with ExitStack() as stack:
+            stack.enter_context(placed(request.placement))
+            self._model = load_model(request.source)
+            cut = self._cuts[1] = cut_model(self._model)
+            self.chain = cut.chain
+            self.store = SampleStore(request.samples, cut.chain)
+            if any(variant.fused for variant in self.variants):
+                self.summary.unchanged_by_fusion = check_fusion(cut, self.store.inputs(0, 1, 1)[0]) == 0
+            self.journal = stack.enter_context(Journal(request.output, self._sidecar(cut)))
+            self.summary.resumed = len(self.journal.rows)
+            if any(variant.precision in ("int8", "mixed") for variant in self.variants):
+                before = self.journal.sidecar.recipe
+                self.journal.agree(calibrated(request.calibration, cut, self.store, before))
+            stack.callback(self._close_backends)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        self.summary.wall_s = time.perf_counter() - self._started
+
+    @property
+    def rows(self) -> Sequence[ProfileRow]:
+        """What the table holds, from before and measured now."""
+        return self.journal.rows
+
+    def keys(self) -> list[Key]:
+        """All that was asked for: bundles in order, and of each every variant."""
+        return [
+            Key(bundle, variant, batch)
+            for batch in self.request.batches
+            for bundle in self.chain.bundles()
+            for variant in self.variants
+        ]
+
+    def missing(self) -> list[Key]:
+        """The keys that the table has no row for."""
+        done = {Key(row.bundle, row.variant, row.batch) for row in self.rows}
+        return [key for key in self.keys() if key not in done]
+
+    def measure(
+        self, keys: Iterable[Key], progress: Progress = lambda step: None
+    ) -> list[ProfileRow | LeftOut]:
+        """A row, or the reason why there is none, for each key, in their order; rows are on disk."""
+        wanted = list(keys)
+        work = {key: self._work(key) for key in self.keys()}
+        total, results = sum(work.values()), dict[Key, ProfileRow | LeftOut]()
+
+        def tell(key: Key, share: float, row: ProfileRow | None = None) -> None:
+            left[key] -= share
+            progress(Step(key.bundle, key.variant, key.batch, share, total, row))
+
+        def failed(key: Key, error: BundleError) -> None:
+            results[key] = self._leave_out(key, error)
+            tell(key, left[key])
+
+        left = {key: work[key] for key in wanted}
+        if wanted:
+            passed = max(total - sum(left.values()), 0.0)
+            progress(Step(None, wanted[0].variant, wanted[0].batch, passed, total, None))
+        for batch in dict.fromkeys(key.batch for key in wanted):
+            waiting = [key for key in wanted if key.batch == batch]
+            with self._reference(batch) as visit_reference:
+                while waiting:
+                    with ExitStack() as stack:
+                        group = open_group(waiting, self._open, failed, stack)
+                        for key, opened, made in rounds(group, visit_reference):
+                            if isinstance(made, BundleError):
+                                failed(key, made)
+                                continue
+                            if made:
+                                self.journal.visited(*key, made)
+                                self.summary.timed_s += made.first_s + sum(made.samples_s)
+                            if opened.settled:
+                                results[key] = row = self._finish(opened)
+                                tell(key, left[key], row)
+                            else:
+                                tell(key, min(work[key] / self.request.protocol.rounds, left[key]))
+        self.summary.drift = drift(self.journal.sidecar.drift)
+        return [results[key] for key in wanted]
+
+    def _finish(self, opened: OpenBundle) -> ProfileRow:
+        row = opened.row()
+        self.journal.append(row)
+        self.summary.measured += 1
+        if not row.stable:
+            self.summary.unstable.append(row)
+        return row
+
+    def _open(self, key: Key) -> OpenBundle:
+        return OpenBundle(
+            self._backend(key.variant, key.batch),
+            key.bundle,
+            self.store,
+            device=self.request.device,
+            variant=key.variant,
+            place=self.request.placement,
+            protocol=self.request.protocol,
+            visits=self.journal.visits(key.bundle, key.variant, key.batch),
+        )
+
+    def _backend(self, variant: Variant, batch: int) -> Backend:
+        """Made once. Raises ``BundleError``, each time, where the whole network cannot be prepared."""
+        variant = replace(variant, frequency_hz=None)
+        if (variant, batch) not in self._backends:
+            if batch not in self._cuts:
+                self._cuts[batch] = cut_model(self._model, batch)
+            threads, recipe = self.request.placement.threads, self.journal.sidecar.recipe
+            setting = Setting(variant.precision, variant.fused, threads, recipe)
+            make = backends.find(variant.backend, variant.precision)
+            try:
+                self._backends[variant, batch] = make(self._cuts[batch], setting)
+            except BundleError as error:
+                self._backends[variant, batch] = error
+        found = self._backends[variant, batch]
+        if isinstance(found, BundleError):
+            raise found
+        return found
+
+    def _close_backends(self) -> None:
+        for backend in self._backends.values():
+            if isinstance(backend, Backend):
+                backend.close()
+
+    @contextmanager
+    def _reference(self, batch: int) -> Iterator[Callable[[], None]]:
+        """Visits the reference bundle, which stays open meanwhile; does nothing where it cannot run."""
+        key = Key(reference_bundle(self.chain), self.variants[0], batch)
+        try:
+            opened = self._open(key)
+        except BundleError:
+            yield lambda: None
+            return
+        opened.visits.clear()
+        points: list[DriftPoint] = []
+        with opened:
+            yield lambda: points.append(drift_point(opened))
+        self.journal.drifted(points)
+
+    def _leave_out(self, key: Key, error: BundleError) -> LeftOut:
+        entry = LeftOut(key.bundle, key.variant, key.batch, error.message)
+        self.journal.leave_out(entry)
+        self.summary.left_out.append(entry)
+        return entry
+
+    def _sidecar(self, cut: CutModel) -> Sidecar:
+        return Sidecar(
+            device=self.request.device,
+            chain=cut.chain,
+            environment=environment(self.request.placement),
+            started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            samples=self.request.output.with_suffix(".samples.jsonl").name,
+            precision_target=self.request.protocol.precision,
+        )
+
+    def _work(self, key: Key) -> float:
+        """About how long a key takes to measure: a fixed part, and one that grows with its work."""
+        macs = sum(layer.macs for layer in self.chain.layers[key.bundle.start : key.bundle.stop])
+        return 1.0 + key.batch * macs / 2e9
 
 
 def calibrated(
@@ -149,60 +236,3 @@ def calibrated(
 
     found = calibrate(cut, store, wanted.calibrator, wanted.percentile)
     return replace(found, policy=wanted.policy)
-
-
-def _measured(
-    request: ProfileRequest,
-    cut: CutModel,
-    store: SampleStore,
-    variant: Variant,
-    bundles: Sequence[Bundle],
-    recipe: Recipe | None,
-) -> Iterator[tuple[Bundle, tuple[ProfileRow, Measurement] | BundleError]]:
-    """Each bundle with its row, or with what kept this variant from running it."""
-    if not bundles:
-        return
-    setting = Setting(variant.precision, variant.fused, request.placement.threads, recipe)
-    try:
-        backend: Backend = backends.find(variant.backend, variant.precision)(cut, setting)
-    except BundleError as error:  # the whole network cannot be prepared
-        yield from ((bundle, error) for bundle in bundles)
-        return
-    try:
-        # A capture or export leaves many objects behind; collecting them before each bundle takes long.
-        gc.collect()
-        gc.freeze()
-        for bundle in bundles:
-            found: tuple[ProfileRow, Measurement] | BundleError
-            try:
-                found = measure_bundle(
-                    backend,
-                    bundle,
-                    store,
-                    device=request.device,
-                    variant=variant,
-                    place=request.placement,
-                    protocol=request.protocol,
-                )
-            except BundleError as error:
-                found = error
-            yield bundle, found
-    finally:
-        gc.unfreeze()
-        backend.close()
-
-
-def _sidecar(request: ProfileRequest, cut: CutModel) -> Sidecar:
-    return Sidecar(
-        device=request.device,
-        chain=cut.chain,
-        environment=environment(request.placement),
-        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        samples=request.output.with_suffix(".samples.jsonl").name,
-    )
-
-
-def _work(cut: CutModel, bundle: Bundle) -> float:
-    """About how long a bundle takes to measure: a fixed part, and one that grows with its work."""
-    macs = [layer.macs for layer in cut.chain.layers]
-    return 1.0 + sum(macs[bundle.start : bundle.stop]) / 2e9

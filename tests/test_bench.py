@@ -21,7 +21,7 @@ from runtime.bench_report import write_bench
 from runtime.cli import cli
 
 SOURCE = ModelSource("models:Tiny", inputs=(InputSpec((3, 32, 32)),))
-SHORT = Protocol(warmup_runs=1, warmup_s=0, min_runs=3, min_s=0, max_runs=3)
+SHORT = Protocol(rounds=1, visit_runs=3, visit_s=0, max_runs=3)
 TORCH, ORT, ORT_INT8 = Variant("torch"), Variant("onnxruntime"), Variant("onnxruntime", "int8")
 
 
@@ -106,8 +106,8 @@ def test_the_four_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "3x32x32",
         "--matrix",
         "fusion,backend",
-        "--runs",
-        "3",
+        "--max-runs",
+        "8",
     ]
     done = CliRunner().invoke(cli, [*arguments, "-o", str(tmp_path)], catch_exceptions=False)
     assert "fusion off" in done.output
@@ -118,6 +118,16 @@ def test_the_four_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_fusing_what_cannot_be_fused_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parent)
-    arguments = ["bench", "models:Leaky", "--input-shape", "4", "--fuse", "--runs", "3", "-o", str(tmp_path)]
+    arguments = [
+        "bench",
+        "models:Leaky",
+        "--input-shape",
+        "4",
+        "--fuse",
+        "--max-runs",
+        "8",
+        "-o",
+        str(tmp_path),
+    ]
     done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert "fusing changed nothing" in done.output

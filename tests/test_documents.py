@@ -167,7 +167,7 @@ def altered(**cells: str) -> str:
 ROW_FAULTS = {
     "duplicate": (header() + 2 * LINE, "line 3: measures the same bundle as line 2"),
     "half-written row": (header() + LINE + LINE[:20], "line 3: the last row is half-written"),
-    "short row": (header() + "edge,0,1\n", "line 2: expected 23 cells, found 3"),
+    "short row": (header() + "edge,0,1\n", "line 2: expected 25 cells, found 3"),
     "no header": (LINE, "line 1: unknown column"),
     "empty": ("", "line 1: missing columns"),
     "other unit": (header().replace("latency_s", "latency_ms", 1), "write latency_s, in seconds"),

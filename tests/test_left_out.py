@@ -60,7 +60,7 @@ def test_a_bundle_out_of_range_is_left_out_and_the_plan_does_without(
     source = ModelSource("models:Large", inputs=(InputSpec((8,)),))
     make_samples(source, tmp_path / "samples")
     half = Variant("torch", "fp16")
-    monkeypatch.setattr("profiler.session.obstacle", lambda *variant: None)  # slow here, but it runs
+    monkeypatch.setattr("profiler.request.obstacle", lambda *variant: None)  # slow here, but it runs
     summary = profile(request(tmp_path, source=source, variants=(ORT, half)))
     bundles = {entry.bundle for entry in summary.left_out}
     assert Bundle(2, 3) not in bundles

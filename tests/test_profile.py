@@ -25,20 +25,32 @@ from planner.errors import (
     ModelError,
     StorageError,
 )
+from planner.sidecar import DriftPoint
 from profiler import backends
 from profiler.cut import CutModel, cut_model
+from profiler.drift import drift
 from profiler.images import default_pictures, folder_pictures, prepare
 from profiler.inputs import model_samples
 from profiler.model import load_model
 from profiler.placement import available_cpus, placed, placement
+from profiler.request import ProfileRequest
 from profiler.runner import Artifact, Runner, Setting, slowed
 from profiler.samples import SampleStore, stored_bytes, write_samples
-from profiler.session import ProfileRequest, profile
-from profiler.timing import Protocol, measure, trimmed_mean
+from profiler.session import profile
+from profiler.timing import (
+    Measurement,
+    Protocol,
+    Visit,
+    student_quantile,
+    trimmed_mean,
+    trimmed_mean_interval,
+    visit,
+    warm_up,
+)
 
 HOST_BACKENDS = [name for name in backends.NAMES if not backends.entry(name).gpu]
 TINY = ModelSource("models:Tiny", inputs=(InputSpec((3, 32, 32)),))
-QUICK = Protocol(warmup_runs=1, warmup_s=0, min_runs=3, min_s=0, max_runs=3)
+QUICK = Protocol(rounds=1, visit_runs=3, visit_s=0, max_runs=3)
 
 
 def make_samples(source: ModelSource, folder: Path, count: int = 4) -> CutModel:
@@ -71,10 +83,12 @@ def test_every_bundle_is_measured_in_every_variant_and_batch(tmp_path: Path) -> 
         for batch in (1, 3):
             assert table.missing("edge", variant, batch) == []
     raw = [json.loads(line) for line in (tmp_path / "edge.samples.jsonl").read_text().splitlines()]
-    assert len(raw) == len(table.rows)
-    for row, line in zip(table.rows, raw, strict=True):
-        assert line["bundle"] == {"start": row.bundle.start, "stop": row.bundle.stop}
+    assert len(raw) == len(table.rows)  # one visit each
+    for line in raw:
+        bundle, variant = Bundle(**line["bundle"]), Variant(**line["variant"])
+        (row,) = [row for row in table.rows if row.key == ("edge", bundle, variant, line["batch"])]
         assert row.latency_s == pytest.approx(trimmed_mean(line["latency_s"]))
+        assert line["start_ns"] < line["stop_ns"]
     assert table.chain == cut.chain
     assert profile(request(tmp_path, batches=(1, 3))).measured == 0
 
@@ -92,7 +106,10 @@ def test_a_half_written_table_resumes(tmp_path: Path, keep: int) -> None:
     profile(request(tmp_path))
     resumed = ProfileTable.load([file])
     assert [row.key for row in resumed.rows] == [row.key for row in whole.rows]
+    # The visits of rows that were lost count again.
     assert len((tmp_path / "edge.samples.jsonl").read_text().splitlines()) == len(whole.rows)
+    if keep > 1:
+        assert [row.latency_s for row in resumed.rows] == [row.latency_s for row in whole.rows]
 
 
 SCRIPT = """
@@ -208,7 +225,7 @@ def test_a_foreign_line_or_sidecar_is_not_overwritten(tmp_path: Path) -> None:
         profile(request(tmp_path))
     assert (tmp_path / "edge.csv").read_text() == "my only notes"
     (tmp_path / "plan.json").write_text('{"schema": "edgecut.plan/1"}')
-    with pytest.raises(DocumentError, match=r"edgecut\.profile/2"):
+    with pytest.raises(DocumentError, match=r"edgecut\.profile/3"):
         profile(request(tmp_path, output=tmp_path / "plan.csv"))
     assert (tmp_path / "plan.json").read_text() == '{"schema": "edgecut.plan/1"}'
 
@@ -397,15 +414,88 @@ class Counting(Runner):
         return (arrays[0],)
 
 
-@pytest.mark.parametrize(("low", "high"), [(1, 1), (3, 8), (20, 20)])
-def test_the_protocol_is_kept(low: int, high: int) -> None:
-    runner = Counting()
-    inputs = [(np.array([float(value)], np.float32),) for value in range(5)]
-    found = measure(runner, inputs, Protocol(2, 0, low, 0, high))
-    assert len(found.samples_s) == low
-    assert runner.seen == [0, 1, *(value % 5 for value in range(low))]
-    assert found.latency_s > 0
-    assert measure(runner, inputs, Protocol(1, 0, low, 1e9, high)).samples_s[high - 1] > 0
+def counted(count: int) -> tuple[Counting, list[tuple[np.ndarray]]]:
+    return Counting(), [(np.array([float(value)], np.float32),) for value in range(count)]
+
+
+@pytest.mark.parametrize(("runs", "most"), [(1, 1), (3, 8), (20, 20)])
+def test_a_visit_takes_the_feature_maps_in_turn(runs: int, most: int) -> None:
+    runner, inputs = counted(5)
+    protocol = Protocol(visit_runs=runs, visit_s=0, max_runs=most)
+    found = visit(runner, inputs, 7, protocol)
+    assert len(found.samples_s) == runs
+    assert runner.seen == [7 % 5, *((7 + value) % 5 for value in range(runs))]
+    assert min(found.samples_s) > 0
+    assert found.start_ns < found.stop_ns
+    endless = visit(runner, inputs, 0, Protocol(visit_runs=runs, visit_s=1e9, max_runs=most))
+    assert len(endless.samples_s) == most
+
+
+def test_warm_up_ends() -> None:
+    runner, inputs = counted(2)
+    warm_up(runner, inputs, Protocol())
+    assert 3 <= len(runner.seen) <= 50
+
+
+def measured(*visits: list[float]) -> Measurement:
+    return Measurement(tuple(Visit(tuple(samples), 1.0, 0.0, 0, 1) for samples in visits))
+
+
+def test_the_interval_by_hand() -> None:
+    # Visits' means 1, 2, 3: their deviation is 1, so the error is 1 / sqrt(3); t for 2 degrees is 4.3027.
+    assert trimmed_mean_interval([[1.0], [2.0], [3.0]], share=0) == pytest.approx(4.3027 / 3**0.5)
+    assert trimmed_mean_interval([[1.0, 2.0]]) is None
+    # Ten samples, one at each end drawn in to its neighbour: an outlier does not widen the interval.
+    calm = [[1.0, 1.1], [1.0, 1.1], [1.0, 1.1], [1.0, 1.1], [1.0, 1.1]]
+    wild = [*calm[:-1], [1.0, 9.9]]
+    assert trimmed_mean_interval(wild) == pytest.approx(trimmed_mean_interval(calm))
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (30, 2.042)]
+)
+def test_student_quantiles_are_those_of_tables(freedom: int, quantile: float) -> None:
+    assert student_quantile(freedom) == pytest.approx(quantile, abs=2e-3)
+
+
+def test_a_measurement_settles_when_it_is_known_or_runs_are_spent() -> None:
+    protocol = Protocol(precision=0.02, rounds=5, visit_runs=2, max_runs=20)
+    calm, wild = [[1.0, 1.001]] * 5, [[1.0, 1.0], [1.5, 1.5]] * 5
+    assert not measured(*calm[:4]).settled(protocol)
+    assert measured(*calm).stable(protocol)
+    assert measured(*calm).settled(protocol)
+    assert not measured(*wild[:9]).settled(protocol)
+    assert measured(*wild).settled(protocol)
+    assert not measured(*wild).stable(protocol)
+    assert not measured().settled(protocol)
+
+
+def test_a_steady_bundle_is_stable_and_one_of_two_minds_is_not(tmp_path: Path) -> None:
+    make_samples(TINY, tmp_path / "samples")
+    loose = Protocol(precision=0.9, rounds=2, visit_runs=3, visit_s=0, max_runs=100)
+    assert profile(request(tmp_path, protocol=loose)).unstable == []
+    tight = Protocol(precision=1e-6, rounds=2, visit_runs=3, visit_s=0, max_runs=9)
+    summary = profile(request(tmp_path, protocol=tight, output=tmp_path / "tight.csv"))
+    assert len(summary.unstable) == 12
+    rows = ProfileTable.load([tmp_path / "tight.csv"]).rows
+    assert {(row.stable, row.runs) for row in rows} == {(False, 9)}
+    raw = [json.loads(line) for line in (tmp_path / "tight.samples.jsonl").read_text().splitlines()]
+    # Rounds: every bundle and variant is visited before one is visited again.
+    seen = [str(line["bundle"]) + str(line["variant"]) for line in raw]
+    assert len(seen) == 36
+    assert all(len(set(seen[place : place + 12])) == 12 for place in (0, 12, 24))
+    drift = Sidecar.load(tmp_path / "tight.json").drift
+    assert len(drift) == 3
+    assert [point.at_s for point in drift] == sorted(point.at_s for point in drift)
+
+
+@pytest.mark.parametrize(
+    ("times", "change"),
+    [([1.0] * 9, 0.0), ([1.0, 1.0, 9.0, 1.0, 1.0, 1.0, 1.2, 1.2, 1.2], 0.2), ([1.0] * 5, None)],
+)
+def test_drift_is_the_change_of_the_reference(times: list[float], change: float | None) -> None:
+    found = drift([DriftPoint(place, time) for place, time in enumerate(times)])
+    assert found == (None if change is None else pytest.approx(change))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import click
 from planner.chain import ModelSource
 from planner.plan import Variant
 from planner.recipe import Calibration
-from runtime.commands.options import FILE, FOLDER, model_options, parse_numbers
+from runtime.commands.options import FILE, FOLDER, model_options, parse_numbers, protocol_options
 from runtime.commands.variants import variant_options
 
 if TYPE_CHECKING:
-    pass
+    from profiler.timing import Protocol
 
 
 @click.command()
@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 )
 @click.option("--labels", type=FILE, help="CSV file that gives the images' classes.")
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="Samples at most.")
-@click.option(
-    "--runs", type=click.IntRange(3, 500), default=20, show_default=True, help="Timed runs at least."
-)
+@protocol_options
 @click.option("--threads", type=click.IntRange(1, 1024), help="Default: one per processor.")
 @click.option("--cpus", callback=parse_numbers, help="Processors to pin to, such as 0,1. Default: all.")
 @click.option("-o", "--output", type=FOLDER, help="Folder to write.  [default: bench/MODEL]")
@@ -57,7 +55,7 @@ def bench(
     where: Path | None,
     labels: Path | None,
     count: int,
-    runs: int,
+    protocol: Protocol,
     threads: int | None,
     cpus: tuple[int, ...] | None,
     output: Path | None,
@@ -70,7 +68,6 @@ def bench(
     from profiler.bench import BenchRequest
     from profiler.bench import bench as run_bench
     from profiler.placement import placement
-    from profiler.timing import Protocol
     from runtime.bench_report import show_bench, show_matrix, write_bench
     from runtime.console import console
     from runtime.progress import progress_bar
@@ -80,7 +77,7 @@ def bench(
     if matrix:
         variants = _four_modes(variants)
     request = BenchRequest(
-        source, variants, batches, placement(None, threads, cpus), Protocol(min_runs=runs), calibration,
+        source, variants, batches, placement(None, threads, cpus), protocol, calibration,
         where, labels, count,
     )  # fmt: skip
     skipped: list[str] = []

@@ -122,3 +122,29 @@ def model_options(command: F) -> F:
     ):  # fmt: skip
         collect = decorate(collect)
     return collect  # type: ignore[return-value]
+
+
+def protocol_options(command: F) -> F:
+    """How long to measure; the command receives one ``protocol``."""
+
+    def collect(precision_target: float, max_runs: int, **rest: Any) -> Any:
+        from profiler.timing import Protocol
+
+        return command(protocol=Protocol(precision=precision_target / 100, max_runs=max_runs), **rest)
+
+    collect.__name__, collect.__doc__ = command.__name__, command.__doc__
+    collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    for decorate in reversed(
+        [
+            click.option(
+                "--precision-target", type=click.FloatRange(0.1, 50), default=2.0, show_default=True,
+                metavar="PERCENT", help="Measure until half the 95 % interval of the mean is within this.",
+            ),
+            click.option(
+                "--max-runs", type=click.IntRange(4, 100_000), default=200, show_default=True,
+                help="Timed runs at most of each bundle; one that needs more is not stable.",
+            ),
+        ]
+    ):  # fmt: skip
+        collect = decorate(collect)
+    return collect  # type: ignore[return-value]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from planner.chain import ModelSource
 from planner.plan import Variant
 from planner.recipe import Calibration
-from runtime.commands.options import FILE, FOLDER, model_options, parse_numbers
+from runtime.commands.options import FILE, FOLDER, model_options, parse_numbers, protocol_options
 from runtime.commands.variants import variant_options
+
+if TYPE_CHECKING:
+    from profiler.timing import Protocol
 
 
 @click.command()
@@ -34,6 +38,7 @@ from runtime.commands.variants import variant_options
     callback=parse_numbers,
     help="Processors to pin to, such as 0,1. Default: the device's, else all.",
 )
+@protocol_options
 @click.option("--samples", type=FOLDER, help="Stored feature maps.  [default: samples/MODEL]")
 @click.option(
     "-o", "--output", type=FILE, help="Table to write or resume.  [default: profiles/MODEL-DEVICE.csv]"
@@ -47,6 +52,7 @@ def profile(
     batches: tuple[int, ...],
     threads: int | None,
     cpus: tuple[int, ...] | None,
+    protocol: Protocol,
     samples: Path | None,
     output: Path | None,
 ) -> None:
@@ -66,10 +72,10 @@ def profile(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--device") from None
 
+    from profiler.drift import NOTABLE
     from profiler.placement import placement
-    from profiler.session import ProfileRequest, Step
+    from profiler.request import ProfileRequest, Step
     from profiler.session import profile as run_profile
-    from profiler.timing import Protocol
     from runtime.console import console
     from runtime.progress import progress_bar
 
@@ -81,7 +87,7 @@ def profile(
         samples=samples or Path("samples") / source.label,
         output=output or Path("profiles") / f"{source.label}-{device}.csv",
         placement=placement(emulation, threads, cpus),
-        protocol=Protocol(),
+        protocol=protocol,
         calibration=calibration,
     )
     with progress_bar(f"{source.name} on {device}", 1.0) as advance:
@@ -109,5 +115,22 @@ def profile(
         ratio = summary.wall_s / summary.timed_s
         out.print(
             f"{summary.wall_s:.1f} s, {summary.timed_s:.1f} s of them timed inference (ratio {ratio:.2f})"
+        )
+    if summary.unstable:
+        named = ", ".join(f"{row.bundle} {row.variant}" for row in summary.unstable[:5])
+        more = f" and {len(summary.unstable) - 5} more" if len(summary.unstable) > 5 else ""
+        out.print(
+            f"{len(summary.unstable)} bundles are not stable: their mean is not known to "
+            f"{protocol.precision:.3g} of it after {protocol.max_runs} runs: {named}{more}",
+            style="yellow",
+            soft_wrap=True,
+        )
+    if summary.drift is not None and abs(summary.drift) > NOTABLE:
+        how = "slower" if summary.drift > 0 else "faster"
+        out.print(
+            f"the machine drifted: the reference bundle became {abs(summary.drift):.0%} {how} during the session "
+            "(heat, clock, or other work); rounds spread this over all bundles alike",
+            style="yellow",
+            soft_wrap=True,
         )
     out.print(f"wrote {request.output}", soft_wrap=True)

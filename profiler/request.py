@@ -1,0 +1,98 @@
+"""What profiling is asked for, and what it tells: requests, keys, steps and summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from planner.chain import Bundle, ModelSource
+from planner.errors import InputError
+from planner.plan import Variant
+from planner.recipe import Calibration
+from planner.sidecar import LeftOut
+from planner.table import ProfileRow
+from profiler import backends
+from profiler.capability import obstacle
+from profiler.placement import Placement
+from profiler.timing import Protocol
+
+
+class Key(NamedTuple):
+    """What one row measures on a device."""
+
+    bundle: Bundle
+    variant: Variant
+    batch: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """A visit made, or (``row``) a bundle finished, or passed over (``bundle`` None).
+
+    ``work`` and ``total`` share a unit that grows with the time bundles take.
+    """
+
+    bundle: Bundle | None
+    variant: Variant
+    batch: int
+    work: float
+    total: float
+    row: ProfileRow | None
+
+
+Progress = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class ProfileRequest:
+    """What to measure, on which device, from which samples, into which table."""
+
+    source: ModelSource
+    device: str
+    variants: tuple[Variant, ...]
+    batches: tuple[int, ...]
+    samples: Path
+    output: Path
+    placement: Placement
+    protocol: Protocol
+    calibration: Calibration = field(default_factory=Calibration)
+
+
+@dataclass
+class ProfileSummary:
+    """``measured`` bundles now, ``resumed`` from before; ``timed_s`` of ``wall_s`` was inference.
+
+    ``lacking``: variants this machine cannot run at all, and why. ``left_out``: bundles that failed.
+    ``unstable``: rows whose interval stayed wider than asked. ``drift``: relative change of the reference
+    bundle over the session, None where it was seen too seldom. ``unchanged_by_fusion``: fusing was asked
+    for, and this network has nothing to fuse.
+    """
+
+    measured: int = 0
+    resumed: int = 0
+    timed_s: float = 0.0
+    wall_s: float = 0.0
+    lacking: dict[Variant, str] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
+    unstable: list[ProfileRow] = field(default_factory=list)
+    drift: float | None = None
+    unchanged_by_fusion: bool = False
+
+
+def usable(variants: Sequence[Variant], lacking: dict[Variant, str]) -> list[Variant]:
+    """The variants this machine has; the others go to ``lacking``. Raises ``InputError`` if none is left."""
+    usable = []
+    for variant in variants:
+        found = obstacle(variant.backend, variant.precision)
+        if found is None:
+            backends.find(variant.backend, variant.precision)
+            usable.append(variant)
+            continue
+        lacking[variant] = f"{found.problem} (try: {found.remedy})"
+        last = found
+    if not usable:
+        listed = "; ".join(f"{variant}: {reason}" for variant, reason in lacking.items())
+        raise InputError(f"this machine can run none of the variants asked for: {listed}", last.remedy)
+    return usable
