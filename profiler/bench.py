@@ -19,6 +19,7 @@ from planner.table import ProfileRow
 from profiler import backends
 from profiler.accuracy import accuracy, agreement, classes
 from profiler.bundles import OpenBundle
+from profiler.clocks import Switch
 from profiler.cut import CutModel, cut_model
 from profiler.fusion import check_fusion
 from profiler.inputs import model_samples
@@ -150,8 +151,9 @@ def _measured(
     waiting = [Key(whole, variant, cut.batch) for variant in variants]
     while waiting:
         with ExitStack() as stack:
-            group = open_group(waiting, open_bundle, failed, stack)
-            for key, opened, made in rounds(group, lambda: None):
+            switch = stack.enter_context(Switch(()))
+            group = open_group(waiting, open_bundle, switch, failed, stack)
+            for key, opened, made in rounds(group, switch, lambda: None):
                 if isinstance(made, BundleError):
                     failed(key, made)
                 elif opened.settled:

@@ -47,7 +47,12 @@ Progress = Callable[[Step], None]
 
 @dataclass(frozen=True)
 class ProfileRequest:
-    """What to measure, on which device, from which samples, into which table."""
+    """What to measure, on which device, from which samples, into which table.
+
+    ``frequency``: "all", "max" or a list, see ``profiler.clocks.choose``; None is the clock as found.
+    ``meter``: see ``profiler.energy.open_meter``; None meters nothing. ``codecs``: those to measure at
+    every boundary. ``root``: the file system where clocks and meters are looked for.
+    """
 
     source: ModelSource
     device: str
@@ -58,6 +63,10 @@ class ProfileRequest:
     placement: Placement
     protocol: Protocol
     calibration: Calibration = field(default_factory=Calibration)
+    frequency: str | None = None
+    meter: str | None = None
+    codecs: tuple[str, ...] = ()
+    root: Path = Path("/")
 
 
 @dataclass
@@ -67,7 +76,7 @@ class ProfileSummary:
     ``lacking``: variants this machine cannot run at all, and why. ``left_out``: bundles that failed.
     ``unstable``: rows whose interval stayed wider than asked. ``drift``: relative change of the reference
     bundle over the session, None where it was seen too seldom. ``unchanged_by_fusion``: fusing was asked
-    for, and this network has nothing to fuse.
+    for, and this network has nothing to fuse. ``notes``: what clocks and meters have to say.
     """
 
     measured: int = 0
@@ -79,6 +88,7 @@ class ProfileSummary:
     unstable: list[ProfileRow] = field(default_factory=list)
     drift: float | None = None
     unchanged_by_fusion: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def usable(variants: Sequence[Variant], lacking: dict[Variant, str]) -> list[Variant]:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from planner.errors import BundleError
 from profiler.bundles import OpenBundle
+from profiler.clocks import Switch
 from profiler.machine import available_memory_bytes
 from profiler.request import Key
 from profiler.timing import Visit
@@ -19,6 +20,7 @@ _GROUP_BYTES, _GROUP_SHARE = 1_250_000_000, 4
 def open_group(
     waiting: list[Key],
     open_bundle: Callable[[Key], OpenBundle],
+    switch: Switch,
     failed: Callable[[Key, BundleError], None],
     stack: ExitStack,
 ) -> dict[Key, OpenBundle]:
@@ -32,7 +34,8 @@ def open_group(
     while waiting and held < budget:
         key = waiting.pop(0)
         try:
-            group[key] = stack.enter_context(open_bundle(key))
+            with switch.at(key.variant):
+                group[key] = stack.enter_context(open_bundle(key))
         except BundleError as error:
             failed(key, error)
             continue
@@ -41,13 +44,14 @@ def open_group(
 
 
 def rounds(
-    group: dict[Key, OpenBundle], before_round: Callable[[], None]
+    group: dict[Key, OpenBundle], switch: Switch, before_round: Callable[[], None]
 ) -> Iterator[tuple[Key, OpenBundle, Visit | BundleError | None]]:
     """Each visit as it is made, of all that have not settled; None where what was known did suffice.
 
-    A bundle is dropped once it has settled, or failed.
+    A bundle is dropped once it has settled, or failed. In a round those of one clock follow each other,
+    and what a caller does with a bundle is done at its clock.
     """
-    going = dict(group)
+    going = dict(sorted(group.items(), key=lambda item: item[0].variant.frequency_hz or 0.0))
     # A capture or export leaves many objects behind; collecting them before each round takes long.
     gc.collect()
     gc.freeze()
@@ -58,7 +62,8 @@ def rounds(
                 made: Visit | BundleError | None = None
                 try:
                     if not opened.settled:
-                        made = opened.visit()
+                        with switch.at(key.variant):
+                            made = opened.visit()
                 except BundleError as error:
                     made = error
                 if opened.settled or isinstance(made, BundleError):

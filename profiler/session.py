@@ -22,6 +22,7 @@ from planner.sidecar import DriftPoint, LeftOut, Sidecar
 from planner.table import ProfileRow
 from profiler import backends
 from profiler.bundles import OpenBundle
+from profiler.clocks import Switch, plan_frequencies
 from profiler.cut import CutModel, cut_model
 from profiler.drift import drift, drift_point, reference_bundle
 from profiler.fusion import check_fusion
@@ -62,9 +63,15 @@ class Session:
         """Loads and cuts the model, and opens samples and table. Raises an ``EdgecutError``."""
         self._started = time.perf_counter()
         request = self.request
-        self.variants = usable(request.variants, self.summary.lacking)
+        possible = usable(request.variants, self.summary.lacking)
+        cpus = request.placement.cpus
+        self.variants, notes = plan_frequencies(possible, request.frequency, request.root, cpus)
+        self.summary.notes.extend(notes)
         with ExitStack() as stack:
             stack.enter_context(placed(request.placement))
+            self._switch = Switch(self.variants, cpus, request.root)
+            stack.callback(lambda: self.summary.notes.extend(self._switch.notes))
+            stack.enter_context(self._switch)
             self._model = load_model(request.source)
             cut = self._cuts[1] = cut_model(self._model)
             self.chain = cut.chain
@@ -130,8 +137,8 @@ class Session:
             with self._reference(batch) as visit_reference:
                 while waiting:
                     with ExitStack() as stack:
-                        group = open_group(waiting, self._open, failed, stack)
-                        for key, opened, made in rounds(group, visit_reference):
+                        group = open_group(waiting, self._open, self._switch, failed, stack)
+                        for key, opened, made in rounds(group, self._switch, visit_reference):
                             if isinstance(made, BundleError):
                                 failed(key, made)
                                 continue

@@ -10,6 +10,7 @@ import click
 from planner.errors import EdgecutError
 from runtime.commands.bench import bench
 from runtime.commands.build import build
+from runtime.commands.clocks import clocks
 from runtime.commands.deploy import deploy
 from runtime.commands.doctor import doctor
 from runtime.commands.inspect import inspect
@@ -37,7 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (doctor, inspect, verify, samples, bench, build, profile, solve, deploy, report):
+for command in (doctor, clocks, inspect, verify, samples, bench, build, profile, solve, deploy, report):
     cli.add_command(command)
 
 

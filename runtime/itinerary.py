@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from planner.chain import Boundary
 from planner.documents import document
 from planner.fleet import Link
-from planner.plan import Plan
+from planner.plan import Plan, Variant
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,19 @@ def itinerary(plan: Plan) -> tuple[Segment, ...]:
 
 @document()
 class StageOrder:
-    """A bundle to load: a file written by the backend's ``save``, and its SHA-256."""
+    """A bundle to load: a file written by the backend's ``save``, its SHA-256, and the clock it runs at."""
 
     file: str
     sha256: str
     backend: str
     inputs: Boundary
     outputs: Boundary
+    frequency_hz: float | None = None
+
+    @property
+    def variant(self) -> Variant:
+        """What decides the clock: the backend and the frequency."""
+        return Variant(self.backend, frequency_hz=self.frequency_hz)
 
 
 @document()

@@ -65,7 +65,8 @@ def prepare_bundles(plan: Plan, cut: CutModel, folder: Path) -> tuple[StageOrder
             made[way].save(stage.bundle, file)
             inputs = plan.chain.boundaries[stage.bundle.start].batched(plan.batch)
             outputs = plan.chain.boundaries[stage.bundle.stop].batched(plan.batch)
-            orders.append(StageOrder(str(file), file_digest(file), name, inputs, outputs))
+            clock = stage.variant.frequency_hz
+            orders.append(StageOrder(str(file), file_digest(file), name, inputs, outputs, clock))
     finally:
         for backend in made.values():
             backend.close()

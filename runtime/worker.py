@@ -16,6 +16,7 @@ A failure is reported once, in words, as ``failed``. A worker ends when its coor
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -28,6 +29,8 @@ from planner.documents import file_digest, from_data
 from planner.errors import EdgecutError, TransportError, WorkerError
 from planner.fleet import Link
 from profiler import backends
+from profiler.clocks import Switch
+from profiler.machine import available_cpus
 from profiler.runner import Runner, slowed
 from runtime.itinerary import OUTPUT, STATUS, SegmentOrder, StageOrder, WorkOrder, control, leg
 from runtime.shaping import Pacer, ShapedReceiver, shape_sender
@@ -50,6 +53,7 @@ class Worker:
         self._reporting = threading.Lock()
         self._segments: list[_Segment] = []
         self._pacers: dict[Link, Pacer] = {}
+        self._held = contextlib.ExitStack()  # the clocks of stages that have one
 
     def run(self) -> None:
         """Serve until told to stop. Failures are reported to the coordinator, not raised."""
@@ -73,6 +77,7 @@ class Worker:
         self._stopping.set()
         for segment in self._segments:
             segment.close()
+        self._held.close()
 
     def fail(self, error: Exception) -> None:
         """Tell the coordinator, and stop."""
@@ -96,6 +101,8 @@ class Worker:
             raise WorkerError(f"{self.device}: unknown order {order!r}")
 
     def _load(self, work: WorkOrder) -> None:
+        variants = [stage.variant for order in work.segments for stage in order.stages]
+        self.clocks = self._held.enter_context(Switch(variants, available_cpus()))
         for order in work.segments:
             runners = [load_stage(stage, work) for stage in order.stages]
             self._segments.append(_Segment(self, order, runners, work.window))
@@ -200,8 +207,8 @@ class _Segment:
                 marks = [time.monotonic_ns() if due_ns >= called_ns else due_ns]
                 check_boundary(frame, self._order.inputs, self._order.boundary)
                 tensors = frame.tensors
-                for runner in self._runners:
-                    with self._worker.computing:
+                for stage, runner in zip(self._order.stages, self._runners, strict=True):
+                    with self._worker.computing, self._worker.clocks.at(stage.variant):
                         marks.append(time.monotonic_ns())
                         tensors = runner(tensors)
                         marks.append(time.monotonic_ns())

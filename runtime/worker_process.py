@@ -7,12 +7,16 @@ however its coordinator ends.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
+import time
 
 import click
 
 from runtime.commands.options import parse_numbers
+
+_GRACE_S = 3.0
 
 
 @click.command()
@@ -37,6 +41,9 @@ def main(device: str, connect: str, cpus: tuple[int, ...] | None) -> None:
 def _end_with_coordinator() -> None:
     while sys.stdin.buffer.read(1 << 10):
         pass
+    # Clocks that were set are restored on this signal; a worker that hangs is ended all the same.
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_S)
     os._exit(1)
 
 

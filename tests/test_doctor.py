@@ -556,7 +556,7 @@ def test_json_says_the_same() -> None:
     assert [(each["backend"], each["state"]) for each in report["backends"]] == [
         (finding.backend, finding.state.value) for finding in findings
     ]
-    needed = {each["remedy"] for each in [*report["backends"], *report["meters"]]} - {""}
+    needed = {each["remedy"] for each in [*report["backends"], *report["meters"], *report["clocks"]]} - {""}
     assert set(report["remedies"]) == needed
 
 

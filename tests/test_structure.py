@@ -70,6 +70,7 @@ HEAVY = (
                 "samples",
                 "bench",
                 "build",
+                "clocks",
                 "profile",
                 "solve",
                 "deploy",

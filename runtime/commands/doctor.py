@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runtime.commands.clocks import show_clocks
 from runtime.commands.options import parse_names
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ SCHEMA = "edgecut.doctor/1"
 @click.option("--quick", is_flag=True, help="Only look for what is in the way; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
 def doctor(names: tuple[str, ...], quick: bool, as_json: bool) -> None:
-    """Say which backends, precisions and energy meters work on this machine.
+    """Say which backends, precisions, energy meters and clocks work on this machine.
 
     Each is tried on a small network and compared with fp32. For each that does not work: why, and the
     one command that would mend it.
     """
     from profiler import backends
+    from profiler.clocks.survey import survey
     from profiler.doctor import examine
     from profiler.machine import describe_machine
     from profiler.meters import probe
@@ -50,19 +52,23 @@ def doctor(names: tuple[str, ...], quick: bool, as_json: bool) -> None:
 
     chosen = backends.NAMES if names == ("all",) else names
     count = sum(len(backends.entry(name).precisions) for name in chosen)
-    machine, meters = describe_machine(), probe()
+    machine, meters, clocks = describe_machine(), probe(), survey()
     with progress_bar("trying", count) as advance:
         findings = examine(chosen, quick=quick, progress=lambda what: advance(1, what))
     remedies = grouped(findings, lambda finding: finding.remedy)
     for meter in meters:
         if meter.remedy:
             remedies.setdefault(meter.remedy, []).append(meter.name)
+    for clock in clocks:
+        if clock.remedy:
+            remedies.setdefault(clock.remedy, []).append(f"{clock.name} clock")
     if as_json:
         report = {
             "schema": SCHEMA,
             "machine": asdict(machine),
             "backends": [asdict(finding) for finding in findings],
             "meters": [asdict(meter) for meter in meters],
+            "clocks": [asdict(clock) for clock in clocks],
             "remedies": remedies,
         }
         click.echo(json.dumps(report, indent=2, allow_nan=False))
@@ -73,6 +79,7 @@ def doctor(names: tuple[str, ...], quick: bool, as_json: bool) -> None:
     _show_machine(out, machine)
     _show_findings(out, findings)
     _show_meters(out, meters)
+    show_clocks(out, clocks)
     if remedies:
         out.print("what would mend it", style="bold")
     for remedy, mended in remedies.items():

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from profiler.timing import Protocol
 
 
+def check_frequency(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """all, max, or frequencies joined by commas; which of them there are, the device says later."""
+    if value is not None:
+        from profiler.clocks import parse
+
+        parse(value)
+    return value
+
+
 @click.command()
 @model_options
 @click.option("--device", required=True, help="Name of the device this machine is, or stands for.")
@@ -38,6 +47,12 @@ if TYPE_CHECKING:
     callback=parse_numbers,
     help="Processors to pin to, such as 0,1. Default: the device's, else all.",
 )
+@click.option(
+    "--frequency",
+    metavar="all|max|LIST",
+    callback=check_frequency,
+    help="Clocks to measure at, such as 800MHz,1.2GHz. Default: the clock as found.",
+)
 @protocol_options
 @click.option("--samples", type=FOLDER, help="Stored feature maps.  [default: samples/MODEL]")
 @click.option(
@@ -52,6 +67,7 @@ def profile(
     batches: tuple[int, ...],
     threads: int | None,
     cpus: tuple[int, ...] | None,
+    frequency: str | None,
     protocol: Protocol,
     samples: Path | None,
     output: Path | None,
@@ -89,6 +105,7 @@ def profile(
         placement=placement(emulation, threads, cpus),
         protocol=protocol,
         calibration=calibration,
+        frequency=frequency,
     )
     with progress_bar(f"{source.name} on {device}", 1.0) as advance:
 
@@ -105,6 +122,8 @@ def profile(
         out.print(
             f"left out: {entry.variant}, {entry.bundle}: {entry.reason}", style="yellow", soft_wrap=True
         )
+    for note in summary.notes:
+        out.print(note, style="yellow", soft_wrap=True)
     if summary.unchanged_by_fusion:
         out.print(
             "--fuse changed nothing: no convolution is followed by a batch normalisation alone",
