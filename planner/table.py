@@ -22,6 +22,7 @@ from planner.documents import (
     read_text,
     to_data,
     unit_remedy,
+    write_text,
 )
 from planner.errors import DocumentError, MismatchError
 from planner.plan import MOST_BATCH, Variant
@@ -204,6 +205,12 @@ def _parse_row(cells: list[str], file: object, place: str) -> ProfileRow:
         problem = f"{stated} is not batch / latency_s, which is {row.samples_per_s}"
         raise DocumentError(file, f"{place}, column {_DERIVED}", problem, "was the table edited?")
     return row
+
+
+def save_table(file: Path, sidecar: Sidecar, rows: Iterable[ProfileRow]) -> None:
+    """Write one device's whole table at once; a profile that grows is ``profiler.journal``'s."""
+    sidecar.save(file.with_suffix(".json"))
+    write_text(file, header() + "".join(map(format_row, rows)))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planner.plan import Baseline, Plan
+from planner.plan import Baseline, Limits, Plan
 
 
 def objective_value(entry: Plan | Baseline, plan: Plan) -> float:
@@ -29,7 +29,7 @@ def verdict(plan: Plan) -> str:
     gain = 1 - objective_value(plan, plan) / alone if alone else 0.0
     if abs(gain) < 1e-9:
         return f"{split}: no better and no worse than {best.name!r}, the best single device"
-    if gain < 0:  # only a limit can rule out what costs less
+    if gain < 0 and plan.limits != Limits():  # only a limit can rule out what costs less
         return f"{split}: it keeps the limits, {best.name!r} does not"
-    word = "less energy" if plan.proof.objective == "energy" else "less latency"
-    return f"{split}: {gain * 100:.1f} % {word} than {best.name!r}, the best single device"
+    word = f"{'less' if gain > 0 else 'more'} {plan.proof.objective}"
+    return f"{split}: {abs(gain) * 100:.1f} % {word} than {best.name!r}, the best single device"

@@ -120,6 +120,11 @@ def load_model(source: ModelSource) -> LoadedModel:
         from profiler.huggingface import load_transformer
 
         model = load_transformer(source)
+    elif source.name.startswith("import:"):
+        raise ModelError(
+            f"{source.name} stands for another tool's measurements: there is no network to load",
+            "profile the network itself to deploy it",
+        )
     elif ":" in source.name:
         model = _own_model(source)
     else:

@@ -31,9 +31,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.documents import document
+from planner.statistics import TRIMMED, trimmed_mean
 from profiler.runner import Array, Runner
 
-TRIMMED = 0.1  # share of the samples left out at each end, by rank
 _AGREE = 1.1
 _WARM_RUNS, _MOST_WARM_RUNS = 3, 50
 
@@ -118,12 +118,6 @@ class Measurement:
         return bool(self.visits) and (
             self.stable(protocol) or len(self.samples_s) + protocol.visit_runs > protocol.max_runs
         )
-
-
-def trimmed_mean(samples: Sequence[float], share: float = TRIMMED) -> float:
-    """Mean without the ``share`` lowest and the ``share`` highest samples, by rank."""
-    cut = int(len(samples) * share)
-    return float(np.mean(sorted(samples)[cut : len(samples) - cut]))
 
 
 def trimmed_mean_interval(visits: Sequence[Sequence[float]], share: float = TRIMMED) -> float | None:

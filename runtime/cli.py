@@ -13,6 +13,7 @@ from runtime.commands.build import build
 from runtime.commands.clocks import clocks
 from runtime.commands.deploy import deploy
 from runtime.commands.doctor import doctor
+from runtime.commands.import_ import import_
 from runtime.commands.inspect import inspect
 from runtime.commands.profile import profile
 from runtime.commands.report import report
@@ -38,7 +39,9 @@ def cli() -> None:
     """
 
 
-for command in (doctor, clocks, inspect, verify, samples, bench, build, profile, solve, deploy, report):
+for command in (
+    doctor, clocks, inspect, verify, samples, bench, build, profile, import_, solve, deploy, report,
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -28,6 +28,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs an NVIDIA GPU and its driver; none is visible here")
 
 
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Other tools' published files: $EDGECUT_SHARED_DATA, or shared/data beside the repository."""
+    beside = Path(__file__).parent.parent.parent / "shared" / "data"
+    folder = Path(os.environ.get("EDGECUT_SHARED_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"needs other tools' published files in {folder}")
+    return folder
+
+
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, which is also where `package.module:callable` is looked up."""

@@ -26,6 +26,7 @@ from planner.errors import (
     StorageError,
 )
 from planner.sidecar import DriftPoint
+from planner.statistics import trimmed_mean
 from profiler import backends
 from profiler.cut import CutModel, cut_model
 from profiler.drift import drift
@@ -42,7 +43,6 @@ from profiler.timing import (
     Protocol,
     Visit,
     student_quantile,
-    trimmed_mean,
     trimmed_mean_interval,
     visit,
     warm_up,

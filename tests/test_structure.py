@@ -73,6 +73,7 @@ HEAVY = (
                 "clocks",
                 "profile",
                 "solve",
+                "import",
                 "deploy",
                 "report",
             )

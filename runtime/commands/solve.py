@@ -61,18 +61,13 @@ def solve(
 
     Prints the plan, what each part costs, and what it gains over the plans one would try by hand.
     """
-    from planner.documents import read_json
-    from planner.errors import DocumentError, InputError
+    from planner.errors import InputError
     from planner.fleet_file import load_fleet
-    from planner.plan import SCHEMA, Limits
+    from planner.plan import Limits
     from planner.solver import solve as find_plan
     from planner.table import ProfileTable
 
-    if output.exists():
-        try:
-            read_json(output, SCHEMA)
-        except DocumentError:
-            raise InputError(f"{output} exists and is no plan", "pass another --output") from None
+    check_output(output)
     try:
         limits = Limits(
             max_latency_ms / 1e3 if max_latency_ms is not None else None,
@@ -95,6 +90,19 @@ def solve(
     from runtime.console import console
 
     console().print(f"wrote {output}", soft_wrap=True)
+
+
+def check_output(file: Path) -> None:
+    """Refuse to write a plan over something else."""
+    from planner.documents import read_json
+    from planner.errors import DocumentError, InputError
+    from planner.plan import SCHEMA
+
+    if file.exists():
+        try:
+            read_json(file, SCHEMA)
+        except DocumentError:
+            raise InputError(f"{file} exists and is no plan", "pass another --output") from None
 
 
 def show_plan(plan: Plan) -> None:
