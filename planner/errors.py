@@ -12,6 +12,7 @@
     ├── MissingDependencyError        names the command that installs it
     ├── StorageError                  disk full, no permission; what was measured is safe
     ├── BundleError                   a bundle that a backend cannot prepare or run
+    ├── EnergyError                   a meter that cannot be read, a window that its samples do not cover
     ├── PlanningError
     │   ├── InfeasibleError           which limit, and the nearest value that would do
     │   └── SolverError               the solver crashed, gave no answer, or a wrong one
@@ -99,6 +100,10 @@ class StorageError(EdgecutError):
 
 
 class BundleError(EdgecutError):
+    pass
+
+
+class EnergyError(EdgecutError):
     pass
 
 

@@ -29,11 +29,13 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first visible GPU. ``driver``: the newest CUDA version that its driver runs, such as 12.8."""
+    """The first visible GPU. ``driver``: the newest CUDA version that its driver runs, such as 12.8.
+    ``bus_id``: where it sits on the PCI bus, by which other libraries know it."""
 
     name: str
     capability: tuple[int, int]
     driver: str
+    bus_id: str = ""
 
     def __str__(self) -> str:
         major, minor = self.capability
@@ -48,11 +50,12 @@ def find_gpu() -> Gpu | None:
     except OSError:
         return None
     device, major, minor, version = (ctypes.c_int() for _ in range(4))
-    name = ctypes.create_string_buffer(256)
+    name, bus_id = (ctypes.create_string_buffer(256) for _ in range(2))
     asked: tuple[Callable[[], int], ...] = (
         lambda: driver.cuInit(0),
         lambda: driver.cuDeviceGet(ctypes.byref(device), 0),
         lambda: driver.cuDeviceGetName(name, len(name), device),
+        lambda: driver.cuDeviceGetPCIBusId(bus_id, len(bus_id), device),
         lambda: driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device),
         lambda: driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device),
         lambda: driver.cuDriverGetVersion(ctypes.byref(version)),
@@ -60,7 +63,12 @@ def find_gpu() -> Gpu | None:
     if any(ask() for ask in asked):
         return None
     thousands, rest = divmod(version.value, 1000)
-    return Gpu(name.value.decode(errors="replace"), (major.value, minor.value), f"{thousands}.{rest // 10}")
+    return Gpu(
+        name=name.value.decode(errors="replace"),
+        capability=(major.value, minor.value),
+        driver=f"{thousands}.{rest // 10}",
+        bus_id=bus_id.value.decode(errors="replace"),
+    )
 
 
 def require_gpu(what: str) -> Gpu:

@@ -13,6 +13,7 @@ from runtime.commands.build import build
 from runtime.commands.clocks import clocks
 from runtime.commands.deploy import deploy
 from runtime.commands.doctor import doctor
+from runtime.commands.energy import energy
 from runtime.commands.import_ import import_
 from runtime.commands.inspect import inspect
 from runtime.commands.profile import profile
@@ -40,7 +41,7 @@ def cli() -> None:
 
 
 for command in (
-    doctor, clocks, inspect, verify, samples, bench, build, profile, import_, solve, deploy, report,
+    doctor, clocks, inspect, verify, samples, bench, build, profile, energy, import_, solve, deploy, report,
 ):  # fmt: skip
     cli.add_command(command)
 

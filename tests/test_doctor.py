@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import stat
 import subprocess
@@ -17,10 +18,12 @@ from click.testing import CliRunner
 
 from planner.errors import UnknownNameError
 from planner.recipe import PRECISIONS
-from profiler import backends, capability, doctor, meters
+from profiler import backends, capability, doctor
 from profiler.capability import gpu_obstacle, obstacle, processor_features
 from profiler.cuda import Gpu
 from profiler.doctor import Finding, State, examine, run_trials
+from profiler.energy import hwmon, nvml, probe, rapl
+from profiler.energy.meter import Probe
 from profiler.machine import describe_machine
 from runtime.cli import cli
 from runtime.commands.doctor import grouped
@@ -258,7 +261,7 @@ INA = {
     ],
 )
 def test_rapl(tree: MakeTree, files: dict[str, str], works: bool, detail: str, remedy: str) -> None:
-    found = meters.rapl(tree(files))
+    found = rapl.probe(tree(files))
     assert (found.works, found.name) == (works, "RAPL")
     assert detail in found.detail
     assert remedy in found.remedy
@@ -294,39 +297,39 @@ def test_rapl(tree: MakeTree, files: dict[str, str], works: bool, detail: str, r
     ],
 )
 def test_board_sensors(tree: MakeTree, files: dict[str, str], works: bool, detail: str, remedy: str) -> None:
-    found = meters.hwmon(tree(files))
+    found = hwmon.probe(tree(files))
     assert found.works == works
     assert detail in found.detail
     assert remedy in found.remedy
 
 
 @pytest.mark.parametrize(
-    ("probe", "files", "command"),
+    ("ask", "files", "command"),
     [
         (
-            meters.rapl,
+            rapl.probe,
             {f"{RAPL}/energy_uj": "1"},
             "sudo chmod a+r /sys/class/powercap/intel-rapl*/energy_uj",
         ),
-        (meters.hwmon, INA, f"sudo chmod a+r /{HWMON}/*_input"),
+        (hwmon.probe, INA, f"sudo chmod a+r /{HWMON}/*_input"),
     ],
 )
 def test_what_only_root_may_read(
     tree: MakeTree,
     monkeypatch: pytest.MonkeyPatch,
-    probe: Callable[[Path], meters.Meter],
+    ask: Callable[[Path], Probe],
     files,
     command: str,
 ) -> None:
-    root, read = tree(files), Path.read_text
+    root, opened = tree(files), os.open
 
-    def refuse(file: Path, **options: str) -> str:
-        if file.name.endswith(("_input", "_uj")):  # tests may run as root, whom no mode keeps out
+    def refuse(file: Path | str, *options: int) -> int:
+        if str(file).endswith(("_input", "_uj")):  # tests may run as root, whom no mode keeps out
             raise PermissionError(13, "Permission denied", str(file))
-        return read(file, **options)
+        return opened(file, *options)
 
-    monkeypatch.setattr(Path, "read_text", refuse)
-    found = probe(root)
+    monkeypatch.setattr("profiler.energy.sysfs.os.open", refuse)
+    found = ask(root)
     assert not found.works
     assert found.remedy == command
 
@@ -344,9 +347,9 @@ def test_serial_meter(
     tree: MakeTree, monkeypatch: pytest.MonkeyPatch, ports: tuple[str, ...], library: bool, allowed: bool,
     works: bool, remedy: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(meters, "installed", lambda name: library)
+    monkeypatch.setattr("profiler.energy.probe.installed", lambda name: library)
     monkeypatch.setattr("os.access", lambda *arguments: allowed)
-    found = meters.serial_meter(tree(dict.fromkeys(ports, "")))
+    found = probe.serial_meter(tree(dict.fromkeys(ports, "")))
     assert found.works == works
     assert found.remedy.startswith(remedy)
     assert all(f"/{port}" in found.detail for port in ports)
@@ -387,20 +390,21 @@ def nvml_library(lacks: str = "") -> SimpleNamespace:
 )
 def test_nvml_where_there_is_a_gpu(machine, monkeypatch, lacks: str, works: bool, detail: str) -> None:
     machine(gpu=(8, 6))
-    monkeypatch.setattr(meters, "installed", lambda name: True)
+    monkeypatch.setattr("profiler.energy.nvml.installed", lambda name: True)
+    monkeypatch.setattr("profiler.energy.nvml.find_gpu", lambda: None)
     monkeypatch.setitem(sys.modules, "pynvml", nvml_library(lacks))
-    found = meters.nvml()
+    found = nvml.probe()
     assert found.works == works
     assert detail in found.detail
 
 
 def test_nvml_where_it_cannot_work(machine, monkeypatch, tree: MakeTree) -> None:
     machine()
-    assert meters.nvml(tree({})).detail == "no NVIDIA GPU here"
+    assert nvml.probe(tree({})).detail == "no NVIDIA GPU here"
     machine(gpu=(8, 6))
-    monkeypatch.setattr(meters, "installed", lambda name: False)
-    assert meters.nvml(tree({})).remedy == "pip install 'edgecut[energy]'"
-    assert "Jetson" in meters.nvml(tree({"etc/nv_tegra_release": "# R36"})).detail
+    monkeypatch.setattr("profiler.energy.nvml.installed", lambda name: False)
+    assert nvml.probe(tree({})).remedy == "pip install 'edgecut[energy]'"
+    assert "Jetson" in nvml.probe(tree({"etc/nv_tegra_release": "# R36"})).detail
 
 
 @pytest.fixture
@@ -532,7 +536,7 @@ def test_command_prints_table_meters_and_remedies(machine) -> None:
     machine(lacks=("torch",))
     shown = run_doctor("--quick")
     assert describe_machine().processor in shown
-    for name in (*backends.NAMES, *(meter.name for meter in meters.probe())):
+    for name in (*backends.NAMES, *(meter.name for meter in probe.probe())):
         assert name in shown
     assert shown.count("pip install 'edgecut[torch]'") == 1
     assert "torch, torch-compile" in shown

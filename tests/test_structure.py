@@ -76,8 +76,10 @@ HEAVY = (
                 "import",
                 "deploy",
                 "report",
+                "energy",
             )
         ),
+        *(["energy", name] for name in ("log", "serve", "offset", "merge", "idle")),
     ],
 )
 def test_help_imports_nothing_heavy(command: list[str]) -> None:

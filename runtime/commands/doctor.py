@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from profiler.doctor import Finding
+    from profiler.energy.meter import Probe
     from profiler.machine import Machine
-    from profiler.meters import Meter
 
 SCHEMA = "edgecut.doctor/1"
 
@@ -45,8 +45,8 @@ def doctor(names: tuple[str, ...], quick: bool, as_json: bool) -> None:
     from profiler import backends
     from profiler.clocks.survey import survey
     from profiler.doctor import examine
+    from profiler.energy.probe import probe
     from profiler.machine import describe_machine
-    from profiler.meters import probe
     from runtime.console import console
     from runtime.progress import progress_bar
 
@@ -153,7 +153,7 @@ def _show_findings(out: Console, findings: Sequence[Finding]) -> None:
     out.print()
 
 
-def _show_meters(out: Console, meters: Sequence[Meter]) -> None:
+def _show_meters(out: Console, meters: Sequence[Probe]) -> None:
     from runtime.console import table
 
     rows = [(meter.name, "works" if meter.works else "no", meter.detail) for meter in meters]
