@@ -44,6 +44,15 @@ class DriftPoint:
 
 
 @document()
+class MeterNote:
+    """What metered the energies of a table, and the power before the first bundle ran."""
+
+    name: str
+    domain: str
+    idle_power_w: float | None
+
+
+@document()
 class Sidecar:
     """What belongs to a whole table rather than to a row; its chain's digest names the model.
 
@@ -59,6 +68,7 @@ class Sidecar:
     left_out: tuple[LeftOut, ...] = ()
     precision_target: float | None = None
     drift: tuple[DriftPoint, ...] = ()
+    meter: MeterNote | None = None
 
     def save(self, file: Path) -> None:
         write_document(self, file, SCHEMA)

@@ -20,7 +20,7 @@ from planner.documents import document, from_data, to_data
 from planner.errors import DocumentError, MismatchError, StorageError
 from planner.plan import Variant
 from planner.recipe import Recipe
-from planner.sidecar import DriftPoint, LeftOut, Sidecar
+from planner.sidecar import DriftPoint, LeftOut, MeterNote, Sidecar
 from planner.table import ProfileRow, format_row, header, parse_rows
 from profiler.timing import Visit
 
@@ -154,6 +154,14 @@ class Journal:
     def drifted(self, points: Sequence[DriftPoint]) -> None:
         """Note how long the reference bundle took at several moments."""
         self._note(replace(self.sidecar, drift=(*self.sidecar.drift, *points)))
+
+    def metered(self, note: MeterNote) -> None:
+        """Note what meters the energies. Raises ``MismatchError`` if earlier rows had another meter."""
+        before = self.sidecar.meter
+        if before and (before.name, before.domain) != (note.name, note.domain):
+            problem = f"{self.file} holds energies of {before.name} ({before.domain}), not of {note.name}"
+            raise MismatchError(problem, "pass another --output, or the same --meter")
+        self._note(replace(self.sidecar, meter=note))
 
     def agree(self, recipe: Recipe) -> None:
         """Note how int8 and mixed bundles are made. Raises ``MismatchError`` if rows were made otherwise."""

@@ -76,7 +76,9 @@ class ProfileSummary:
     ``lacking``: variants this machine cannot run at all, and why. ``left_out``: bundles that failed.
     ``unstable``: rows whose interval stayed wider than asked. ``drift``: relative change of the reference
     bundle over the session, None where it was seen too seldom. ``unchanged_by_fusion``: fusing was asked
-    for, and this network has nothing to fuse. ``notes``: what clocks and meters have to say.
+    for, and this network has nothing to fuse. ``idle_power_w``: before the first bundle ran; None without a
+    meter. ``unmetered``: rows without energy although a meter was asked for, and why. ``notes``: what the
+    clocks have to say.
     """
 
     measured: int = 0
@@ -88,6 +90,8 @@ class ProfileSummary:
     unstable: list[ProfileRow] = field(default_factory=list)
     drift: float | None = None
     unchanged_by_fusion: bool = False
+    idle_power_w: float | None = None
+    unmetered: dict[Key, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 

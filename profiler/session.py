@@ -15,16 +15,18 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from types import TracebackType
 
-from planner.errors import BundleError
+from planner.errors import BundleError, EnergyError
 from planner.plan import Variant
 from planner.recipe import Calibration, Recipe
-from planner.sidecar import DriftPoint, LeftOut, Sidecar
+from planner.sidecar import DriftPoint, LeftOut, MeterNote, Sidecar
 from planner.table import ProfileRow
 from profiler import backends
 from profiler.bundles import OpenBundle
 from profiler.clocks import Switch, plan_frequencies
 from profiler.cut import CutModel, cut_model
 from profiler.drift import drift, drift_point, reference_bundle
+from profiler.energy.meter import Meter, open_meter
+from profiler.energy.window import idle_power, measure_energy
 from profiler.fusion import check_fusion
 from profiler.journal import Journal
 from profiler.model import load_model
@@ -58,6 +60,7 @@ class Session:
         self._stack = ExitStack()
         self._backends: dict[tuple[Variant, int], Backend | BundleError] = {}
         self._cuts: dict[int, CutModel] = {}
+        self._meter: Meter | None = None
 
     def __enter__(self) -> Session:
         """Loads and cuts the model, and opens samples and table. Raises an ``EdgecutError``."""
@@ -83,6 +86,9 @@ class Session:
             if any(variant.precision in ("int8", "mixed") for variant in self.variants):
                 before = self.journal.sidecar.recipe
                 self.journal.agree(calibrated(request.calibration, cut, self.store, before))
+            if request.meter:
+                self._meter = stack.enter_context(open_meter(request.meter, request.root))
+                self._note_meter(self._meter)
             stack.callback(self._close_backends)
             self._stack = stack.pop_all()
         return self
@@ -146,15 +152,29 @@ class Session:
                                 self.journal.visited(*key, made)
                                 self.summary.timed_s += made.first_s + sum(made.samples_s)
                             if opened.settled:
-                                results[key] = row = self._finish(opened)
+                                results[key] = row = self._finish(key, opened)
                                 tell(key, left[key], row)
                             else:
                                 tell(key, min(work[key] / self.request.protocol.rounds, left[key]))
         self.summary.drift = drift(self.journal.sidecar.drift)
         return [results[key] for key in wanted]
 
-    def _finish(self, opened: OpenBundle) -> ProfileRow:
+    def _note_meter(self, meter: Meter) -> None:
+        try:
+            self.summary.idle_power_w = idle_power(meter)
+        except EnergyError as error:
+            self.summary.notes.append(error.message)
+        self.journal.metered(MeterNote(meter.name, meter.domain, self.summary.idle_power_w))
+
+    def _finish(self, key: Key, opened: OpenBundle) -> ProfileRow:
         row = opened.row()
+        if self._meter:
+            # After the timing, so that reading the meter does not slow what is timed.
+            found = measure_energy(self._meter, opened.run, latency_s=row.latency_s)
+            if found.valid:
+                row = replace(row, energy_j=found.energy_j)
+            else:
+                self.summary.unmetered[key] = found.reason
         self.journal.append(row)
         self.summary.measured += 1
         if not row.stable:

@@ -127,10 +127,11 @@ def model_options(command: F) -> F:
 def protocol_options(command: F) -> F:
     """How long to measure; the command receives one ``protocol``."""
 
-    def collect(precision_target: float, max_runs: int, **rest: Any) -> Any:
+    def collect(precision_target: float, max_runs: int, visit_ms: float, **rest: Any) -> Any:
         from profiler.timing import Protocol
 
-        return command(protocol=Protocol(precision=precision_target / 100, max_runs=max_runs), **rest)
+        protocol = Protocol(precision=precision_target / 100, max_runs=max_runs, visit_s=visit_ms / 1e3)
+        return command(protocol=protocol, **rest)
 
     collect.__name__, collect.__doc__ = command.__name__, command.__doc__
     collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
@@ -143,6 +144,10 @@ def protocol_options(command: F) -> F:
             click.option(
                 "--max-runs", type=click.IntRange(4, 100_000), default=200, show_default=True,
                 help="Timed runs at most of each bundle; one that needs more is not stable.",
+            ),
+            click.option(
+                "--visit-ms", type=click.FloatRange(0, 60_000), default=100.0, show_default=True,
+                help="Least length of a visit to a bundle; a power log merged later may need longer ones.",
             ),
         ]
     ):  # fmt: skip

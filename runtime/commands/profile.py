@@ -53,6 +53,11 @@ def check_frequency(ctx: click.Context, option: click.Parameter, value: str | No
     callback=check_frequency,
     help="Clocks to measure at, such as 800MHz,1.2GHz. Default: the clock as found.",
 )
+@click.option(
+    "--meter",
+    metavar="auto|NAME[:WHERE]",
+    help="Meter the energy of each bundle; `edgecut doctor` lists the meters.",
+)
 @protocol_options
 @click.option("--samples", type=FOLDER, help="Stored feature maps.  [default: samples/MODEL]")
 @click.option(
@@ -68,6 +73,7 @@ def profile(
     threads: int | None,
     cpus: tuple[int, ...] | None,
     frequency: str | None,
+    meter: str | None,
     protocol: Protocol,
     samples: Path | None,
     output: Path | None,
@@ -106,6 +112,7 @@ def profile(
         protocol=protocol,
         calibration=calibration,
         frequency=frequency,
+        meter=meter,
     )
     with progress_bar(f"{source.name} on {device}", 1.0) as advance:
 
@@ -121,6 +128,13 @@ def profile(
     for entry in summary.left_out:
         out.print(
             f"left out: {entry.variant}, {entry.bundle}: {entry.reason}", style="yellow", soft_wrap=True
+        )
+    if summary.idle_power_w is not None:
+        out.print(f"idle power {summary.idle_power_w:.3g} W (the fleet's idle_power_w)")
+    if summary.unmetered:
+        reason = next(iter(summary.unmetered.values()))
+        out.print(
+            f"{len(summary.unmetered)} bundles have no energy: {reason}", style="yellow", soft_wrap=True
         )
     for note in summary.notes:
         out.print(note, style="yellow", soft_wrap=True)
