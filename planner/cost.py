@@ -18,8 +18,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -77,10 +77,12 @@ class CostModel:
         rows: Iterable[ProfileRow],
         batch: int,
         left_out: Mapping[str, Sequence[LeftOut]] | None = None,
+        incomplete: Container[str] = (),
     ) -> CostModel:
         """Price these rows, those of other batches left aside.
 
-        ``left_out``: what each device cannot run. ``UnknownNameError``: a row of a device that is not in
+        ``left_out``: what each device cannot run. ``incomplete``: devices of which bundles are missing on
+        purpose; a plan does without them. ``UnknownNameError``: a row of a device that is not in
         the fleet. ``PlanningError``: a way of which some bundles are neither measured nor left out.
         """
         rows = [row for row in rows if row.batch == batch]
@@ -98,24 +100,22 @@ class CostModel:
                 row_way = Way(name, entry.variant)
                 if row_way in ways and entry.batch == batch:
                     cannot[ways[row_way], entry.bundle.start, entry.bundle.stop] = True
+        for way, place in ways.items():
+            cannot[place] |= (way.device in incomplete) & np.triu(np.ones(cannot.shape[1:], dtype=bool), k=1)
         cannot &= np.isnan(latency_s)
         _check_complete(chain, batch, ways, np.isnan(latency_s) & ~cannot)
 
-        energy_j = np.empty_like(latency_s)
-        unmetered = {}
-        for way, place in ways.items():
-            device, time = fleet.device(way.device), latency_s[place]
-            own = np.zeros_like(time)
-            if device.battery:
-                power = np.nan if device.active_power_w is None else device.active_power_w
-                own = np.where(np.isnan(metered_j[place]), power * time, metered_j[place])
-                lacking = np.isnan(own) & ~np.isnan(time)
-                own[lacking] = 0.0
-                if lacking.any():
-                    unmetered[way.device] = True
-            energy_j[place] = own + _idle_power_w(fleet, way.device) * time
+        energy_j, unmetered = _energy(fleet, ways, latency_s, metered_j)
         latency_s[cannot] = energy_j[cannot] = np.inf
-        return CostModel(chain, fleet, batch, tuple(ways), latency_s, energy_j, tuple(unmetered))
+        return CostModel(chain, fleet, batch, tuple(ways), latency_s, energy_j, unmetered)
+
+    def repriced(self, latency_s: FloatArray, metered_j: FloatArray) -> CostModel:
+        """The same with other times and metered energies (J, NaN where nothing metered it) of the bundles;
+        those of infinite time cannot be used."""
+        unusable = np.isinf(latency_s)
+        energy_j, unmetered = _energy(self.fleet, self.ways, np.where(unusable, 0.0, latency_s), metered_j)
+        energy_j[unusable] = np.inf
+        return replace(self, latency_s=latency_s, energy_j=energy_j, unmetered=unmetered)
 
     def stage(self, device: str, bundle: Bundle, variant: Variant) -> Stage:
         place = self.ways.index(Way(device, variant)), bundle.start, bundle.stop
@@ -183,6 +183,26 @@ class CostModel:
         costs = [self.stage(stage.device, stage.bundle, stage.variant).cost for stage in stages]
         costs += [self.hop(hop.boundary, hop.route).cost for hop in hops]
         return Cost(math.fsum(cost.latency_s for cost in costs), math.fsum(cost.energy_j for cost in costs))
+
+
+def _energy(
+    fleet: Fleet, ways: Iterable[Way], latency_s: FloatArray, metered_j: FloatArray
+) -> tuple[FloatArray, tuple[str, ...]]:
+    """What computing costs the battery devices, like ``latency_s`` by way and bundle, and the unmetered ones."""
+    energy_j = np.empty_like(latency_s)
+    unmetered = {}
+    for place, way in enumerate(ways):
+        device, time = fleet.device(way.device), latency_s[place]
+        own = np.zeros_like(time)
+        if device.battery:
+            power = np.nan if device.active_power_w is None else device.active_power_w
+            own = np.where(np.isnan(metered_j[place]), power * time, metered_j[place])
+            lacking = np.isnan(own) & ~np.isnan(time)
+            own[lacking] = 0.0
+            if lacking.any():
+                unmetered[way.device] = True
+        energy_j[place] = own + _idle_power_w(fleet, way.device) * time
+    return energy_j, tuple(unmetered)
 
 
 def _idle_power_w(fleet: Fleet, *busy: str) -> float:

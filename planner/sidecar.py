@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from planner.active_note import ActiveNote
 from planner.chain import Bundle, Chain
 from planner.documents import document, read_document, write_document
 from planner.plan import Variant
@@ -57,6 +58,7 @@ class Sidecar:
     """What belongs to a whole table rather than to a row; its chain's digest names the model.
 
     ``precision_target``: the half width, relative to the mean, that a row's interval was to reach.
+    ``active``: why bundles are missing on purpose, where they are.
     """
 
     device: str
@@ -69,6 +71,7 @@ class Sidecar:
     precision_target: float | None = None
     drift: tuple[DriftPoint, ...] = ()
     meter: MeterNote | None = None
+    active: ActiveNote | None = None
 
     def save(self, file: Path) -> None:
         write_document(self, file, SCHEMA)

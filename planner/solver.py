@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import time
 
+import numpy as np
 from pulp.constants import VERSION
 
+from planner.active_note import fleet_digest
 from planner.baselines import baselines
 from planner.chain import Chain
 from planner.cost import CostModel, Objective, ceilings, profile_command
@@ -53,7 +55,7 @@ def solve(
             f"the table was measured on chain {table.chain.digest[:12]}, not on {chain.digest[:12]}",
             "solve for the model, weights and granularity that were profiled",
         )
-    model = CostModel.of(chain, fleet, table.rows, _batch(table, batch), table.left_out)
+    model = CostModel.of(chain, fleet, table.rows, _batch(table, batch), table.left_out, table.active)
     energy_matters = objective == "energy" or limits.max_energy_j is not None
     if energy_matters and model.unmetered:
         raise PlanningError(
@@ -61,7 +63,7 @@ def solve(
             f"set active_power_w in [device.{model.unmetered[0]}] of the fleet",
         )
     _check_conditions(model, table)
-    notes = _left_out(model) + _unable(table, model.batch)
+    notes = _left_out(model) + _unable(table, model.batch) + _skipped(model, table)
     if model.unmetered:
         named = ", ".join(model.unmetered)
         notes += (f"what computing costs {named} in energy is unknown and counted as 0: set active_power_w",)
@@ -169,6 +171,25 @@ def _unable(table: ProfileTable, batch: int) -> tuple[str, ...]:
             for variant, found in reasons.items()
         ]
     return tuple(notes)
+
+
+def _skipped(model: CostModel, table: ProfileTable) -> tuple[str, ...]:
+    """What tables are complete for whose bundles were not all measured, and what that rests on."""
+    notes: dict[str, list[str]] = {}
+    for device, note in table.active.items():
+        if not any(
+            (np.isinf(model.latency_s[k])).any() for k, way in enumerate(model.ways) if way.device == device
+        ):
+            continue
+        same = note.fleet_digest == fleet_digest(model.fleet) and note.batch == model.batch
+        other = "" if same else " This fleet or batch is another one."
+        text = (
+            f"the table was measured actively and is complete for {note.purpose} ({note.outcome}: "
+            f"{note.assumption}).{other} For other questions the {note.skipped} bundles that were skipped may "
+            "hold a better plan"
+        )
+        notes.setdefault(text, []).append(device)
+    return tuple(f"{', '.join(devices)}: {text}" for text, devices in notes.items())
 
 
 def _check(model: CostModel, objective: Objective, limits: Limits, value: float, bound: float) -> str:

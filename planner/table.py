@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from planner.active_note import ActiveNote
 from planner.chain import Bundle, Chain
 from planner.documents import (
     document,
@@ -222,6 +223,7 @@ class ProfileTable:
     environments: Mapping[str, Environment] = field(default_factory=dict)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     left_out: Mapping[str, tuple[LeftOut, ...]] = field(default_factory=dict)
+    active: Mapping[str, ActiveNote] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
         """The table as pandas sees it: the columns of the CSV."""
@@ -274,4 +276,5 @@ class ProfileTable:
         recipes = {sidecar.device: sidecar.recipe for _, sidecar, _ in tables if sidecar.recipe}
         joined = tuple(row for _, _, rows in tables for row in rows)
         left_out = {sidecar.device: sidecar.left_out for _, sidecar, _ in tables}
-        return ProfileTable(first.chain, joined, environments, recipes, left_out)
+        active = {sidecar.device: sidecar.active for _, sidecar, _ in tables if sidecar.active}
+        return ProfileTable(first.chain, joined, environments, recipes, left_out, active)
