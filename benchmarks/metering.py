@@ -3,9 +3,9 @@
 The worst case: network and sampling thread share one processor, so that every sample delays a run. One forward pass
 is timed in short blocks, with the meter running and without, in pairs whose order changes from pair to pair, so that
 drift hits both alike; pairs of which neither is metered show how much of the difference is noise. Beside the ratio of
-latencies: the processor time of other threads than the network's, as a share of the time that passed. The sensor is
-a tree of files like a Jetson's: opening, reading and parsing are real; the conversion of a real sensor is waiting,
-which takes no processor time. The goal is a ratio below 1.01.
+latencies: the processor time of other threads than the network's, as a share of the time that passed. The sensor is a
+tree of files like a Jetson's: opening, reading and parsing are real; the conversion of a real sensor is waiting, which
+takes no processor time. The goal is a ratio below 1.01.
 """
 
 from __future__ import annotations
