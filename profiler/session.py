@@ -70,8 +70,7 @@ class Session:
         cpus = request.placement.cpus
         self.variants, notes = plan_frequencies(possible, request.frequency, request.root, cpus)
         self.summary.notes.extend(notes)
-        with ExitStack() as stack:
-            stack.enter_context(placed(request.placement))
+        with placed(request.placement), ExitStack() as stack:
             self._switch = Switch(self.variants, cpus, request.root)
             stack.callback(lambda: self.summary.notes.extend(self._switch.notes))
             stack.enter_context(self._switch)
@@ -140,7 +139,8 @@ class Session:
             progress(Step(None, wanted[0].variant, wanted[0].batch, passed, total, None))
         for batch in dict.fromkeys(key.batch for key in wanted):
             waiting = [key for key in wanted if key.batch == batch]
-            with self._reference(batch) as visit_reference:
+            # Here, not on entering: several sessions of one process may take turns.
+            with placed(self.request.placement), self._reference(batch) as visit_reference:
                 while waiting:
                     with ExitStack() as stack:
                         group = open_group(waiting, self._open, self._switch, failed, stack)
