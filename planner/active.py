@@ -27,6 +27,7 @@ from planner.active_paths import Request, Router
 from planner.active_result import ActiveResult, Progress
 from planner.active_state import SAFETY, Measure, State, pilots, singles
 from planner.chain import Chain
+from planner.codec_table import CodecRow
 from planner.cost import Way
 from planner.errors import InfeasibleError, InputError, PlanningError
 from planner.fleet import Fleet
@@ -51,6 +52,7 @@ def active_profile(
     seed: int = 0,
     alpha: Mapping[Way, float] | None = None,
     known: Iterable[ProfileRow] = (),
+    codecs: Iterable[CodecRow] = (),
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> ActiveResult:
     """Measure until the best plan (or, for ``front``, each that is best for some weighing) is measured.
@@ -60,13 +62,13 @@ def active_profile(
     counts. ``gap``: how much better, relatively, another plan may still be. ``verify``: so many skipped
     bundles, drawn with ``seed``, are measured at the end; one below its bound lowers the bounds of its way, and
     the search goes on. ``alpha``: known lower bounds of a bundle over the sum of its layers; else bounds are
-    learnt. ``known``: rows of an earlier call.
+    learnt. ``known``: rows of an earlier call. ``codecs``: those that hops may use.
 
     Raises ``InputError`` for arguments that make no sense and ``PlanningError`` where no plan is possible.
     """
     limits = limits or Limits()
     _check(fleet, ways, objective, limits, gap, verify, alpha)
-    state = State(chain, fleet, tuple(ways), batch, measure, dict(alpha) if alpha else None)
+    state = State(chain, fleet, tuple(ways), batch, measure, dict(alpha) if alpha else None, tuple(codecs))
     for row in known:
         state.record(row.device, row)
     return _Profile(state, goal_of(objective, limits, Router(state.model)), gap, progress).run(verify, seed)
@@ -91,6 +93,10 @@ def _check(
         raise InputError(f"verify {verify} is below 0", "give the number of skipped bundles to measure")
     if objective == "front" and limits != Limits():
         raise InputError("a front has no limits", "choose one objective, or drop the limits")
+    if limits.min_sqnr_db is not None:
+        raise InputError(
+            "the error of an unmeasured bundle has no bound", "profile all bundles for --min-sqnr-db"
+        )
     if alpha is not None and (set(alpha) != set(ways) or not all(0 <= v < math.inf for v in alpha.values())):
         raise InputError("alpha needs a number of at least 0 for every way", "or leave it out: it is learnt")
 

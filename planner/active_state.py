@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from planner.active_note import Alpha
 from planner.active_paths import Request
 from planner.bounds import Bounds, fit
 from planner.chain import Bundle, Chain
+from planner.codec_table import CodecRow
 from planner.cost import CostModel, FloatArray, Way
 from planner.errors import EdgecutError, PlanningError
 from planner.fleet import Fleet
@@ -45,6 +46,7 @@ class State:
     batch: int
     measure: Measure
     alpha: dict[Way, float] | None = None
+    codecs: tuple[CodecRow, ...] = ()
     rows: list[ProfileRow] = field(default_factory=list)
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
     gone: dict[str, str] = field(default_factory=dict)
@@ -60,8 +62,9 @@ class State:
         self.place = {way: place for place, way in enumerate(self.ways)}
         self._bounds_of: dict[tuple[int, bool], tuple[tuple[int, int], Bounds]] = {}
         self.safety = np.full(len(self.ways), SAFETY)
-        self.model = CostModel(
-            self.chain, self.fleet, self.batch, self.ways, self.latency_s, self.metered_j, ()
+        bare = CostModel.of(self.chain, self.fleet, (), self.batch, codecs=self.codecs)
+        self.model = replace(
+            bare, ways=self.ways, latency_s=self.latency_s, energy_j=self.metered_j, noise=np.zeros(shape)
         )
 
     def ask(self, requests: Iterable[Request]) -> int:

@@ -14,7 +14,7 @@ from planner.plan import Baseline, Cost, Hop, Stage
 def baselines(model: CostModel, objective: Objective) -> tuple[Baseline, ...]:
     """Each device alone, in one bundle, then the best of all splits over two devices.
 
-    Each with its best variants and its hops, those from the source and to the sink included.
+    Each with its best variants, codecs and hops, those from the source and to the sink included.
     Limits do not count here: a report shows what breaking them would cost.
     """
     layers = len(model.chain)

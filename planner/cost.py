@@ -2,20 +2,26 @@
 
 latency of a plan = sum of its stages + sum of its hops
     stage   the measured mean of the bundle in that variant
-    hop     for each link of its route: latency_s + wire bytes / bandwidth (store and forward)
+    hop     encode at its first device
+            + for each link of its route: latency_s + wire bytes / bandwidth (store and forward)
+            + decode at its last device
 
 energy of a plan = what the battery devices use meanwhile; other devices do not count
     stage   the metered energy of the device that computes, or active power x time where nothing
             metered it; every other battery device idles
-    hop     for each link: send power x transfer time at its source, receive power x transfer time
+    hop     active power x time of the device that encodes or decodes; every other battery device idles
+            for each link: send power x transfer time at its source, receive power x transfer time
             at its target; every other battery device idles, and all of them during latency_s
 
-Seconds and joules throughout.
+noise of a plan = sum of 10^(-sqnr_db / 10) over its stages and hops
+    A first-order model: errors that do not depend on each other add in power, and what a network makes
+    of an error on the way is taken to be what it makes of its signal. fp32 and lossless codecs add none.
+
+Seconds and joules throughout; noise is power over the signal's, without a unit.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -26,14 +32,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.chain import Bundle, Chain
+from planner.codec_table import CODECS, CodecName, CodecRow
 from planner.errors import PlanningError, UnknownNameError
 from planner.fleet import Fleet, Link
 from planner.plan import Cost, Hop, Limits, Stage, Variant
+from planner.routes import routes_from, undominated
 from planner.sidecar import LeftOut
 from planner.table import ProfileRow
 
 FloatArray = NDArray[np.float64]
 Objective = Literal["latency", "energy"]
+Criterion = Literal["latency", "energy", "noise"]
 
 # Relative; sums taken in another order differ by about 1e-15, which must not decide over a limit.
 ROUNDING = 1e-9
@@ -46,20 +55,32 @@ class Way(NamedTuple):
     variant: Variant
 
 
-def ceilings(limits: Limits) -> dict[Objective, float]:
-    """The most latency (s) and energy (J) a plan may cost, rounding allowed for; inf for no limit."""
-    most: dict[Objective, float | None] = {"latency": limits.max_latency_s, "energy": limits.max_energy_j}
+def ceilings(limits: Limits) -> dict[Criterion, float]:
+    """The most latency (s), energy (J) and noise a plan may cost, rounding allowed for; inf for no limit."""
+    noise = None if limits.min_sqnr_db is None else noise_of(limits.min_sqnr_db)
+    most: dict[Criterion, float | None] = {
+        "latency": limits.max_latency_s,
+        "energy": limits.max_energy_j,
+        "noise": noise,
+    }
     return {name: math.inf if value is None else value * (1 + ROUNDING) for name, value in most.items()}
+
+
+def noise_of(sqnr_db: float | None) -> float:
+    """Noise-to-signal power of a signal-to-noise ratio in dB; None is no noise."""
+    return 0.0 if sqnr_db is None else 10 ** min(-sqnr_db / 10, 300.0)
 
 
 @dataclass(frozen=True, eq=False)
 class CostModel:
     """Prices for one chain, fleet and batch.
 
-    ``latency_s`` and ``energy_j`` have the shape (ways, layers, layers + 1), indexed by way, start
-    and stop, NaN where start >= stop, infinite where that way cannot run the bundle. ``unmetered``:
-    battery devices with neither metered energy nor
-    ``active_power_w``; their stages are charged 0 J, so energy means nothing while there is one.
+    ``latency_s``, ``energy_j`` and ``noise`` have the shape (ways, layers, layers + 1), indexed by way,
+    start and stop, NaN where start >= stop, infinite where that way cannot run the bundle. ``codecs``: the
+    rows by device, boundary and codec. ``active_power_w``: watts of the battery devices while they compute.
+    ``unmetered``: battery devices with neither metered energy nor ``active_power_w``; what they compute is
+    charged 0 J, so energy means nothing while there is one. ``unrated``: ways below fp32 whose error nothing
+    measured; each of their stages counts as much noise as signal.
     """
 
     chain: Chain
@@ -68,7 +89,11 @@ class CostModel:
     ways: tuple[Way, ...]
     latency_s: FloatArray
     energy_j: FloatArray
+    noise: FloatArray
+    codecs: Mapping[tuple[str, int, CodecName], CodecRow]
+    active_power_w: Mapping[str, float]
     unmetered: tuple[str, ...]
+    unrated: tuple[Way, ...]
 
     @staticmethod
     def of(
@@ -78,6 +103,7 @@ class CostModel:
         batch: int,
         left_out: Mapping[str, Sequence[LeftOut]] | None = None,
         incomplete: Container[str] = (),
+        codecs: Iterable[CodecRow] = (),
     ) -> CostModel:
         """Price these rows, those of other batches left aside.
 
@@ -89,11 +115,16 @@ class CostModel:
         ways = {way: place for place, way in enumerate(dict.fromkeys(Way(r.device, r.variant) for r in rows))}
         _check_devices(fleet, ways)
         latency_s = np.full((len(ways), len(chain), len(chain) + 1), np.nan)
-        metered_j = np.full_like(latency_s, np.nan)
+        metered_j, noise = np.full_like(latency_s, np.nan), np.full_like(latency_s, np.nan)
+        unrated = {}
         for row in rows:
             cell = ways[Way(row.device, row.variant)], row.bundle.start, row.bundle.stop
             latency_s[cell] = row.latency_s
             metered_j[cell] = np.nan if row.energy_j is None else row.energy_j
+            rated = _stage_noise(row)
+            noise[cell] = 1.0 if rated is None else rated
+            if rated is None:
+                unrated[Way(row.device, row.variant)] = True
         cannot = np.zeros(latency_s.shape, dtype=bool)
         for name, entries in (left_out or {}).items():
             for entry in entries:
@@ -105,9 +136,20 @@ class CostModel:
         cannot &= np.isnan(latency_s)
         _check_complete(chain, batch, ways, np.isnan(latency_s) & ~cannot)
 
+        priced = {(row.device, row.boundary, row.codec): row for row in codecs if row.batch == batch}
+        powers = _active_powers(fleet, rows)
+        coding = {device for device, _, _ in priced}
+        mute = [
+            device.name
+            for device in fleet.devices
+            if device.battery and device.name in coding and device.name not in powers
+        ]
         energy_j, unmetered = _energy(fleet, ways, latency_s, metered_j)
-        latency_s[cannot] = energy_j[cannot] = np.inf
-        return CostModel(chain, fleet, batch, tuple(ways), latency_s, energy_j, unmetered)
+        latency_s[cannot] = energy_j[cannot] = noise[cannot] = np.inf
+        return CostModel(
+            *(chain, fleet, batch, tuple(ways), latency_s, energy_j, noise),
+            *(priced, powers, tuple(dict.fromkeys((*mute, *unmetered))), tuple(unrated)),
+        )
 
     def repriced(self, latency_s: FloatArray, metered_j: FloatArray) -> CostModel:
         """The same with other times and metered energies (J, NaN where nothing metered it) of the bundles;
@@ -119,7 +161,7 @@ class CostModel:
 
     def stage(self, device: str, bundle: Bundle, variant: Variant) -> Stage:
         place = self.ways.index(Way(device, variant)), bundle.start, bundle.stop
-        cost = Cost(float(self.latency_s[place]), float(self.energy_j[place]))
+        cost = Cost(float(self.latency_s[place]), float(self.energy_j[place]), float(self.noise[place]))
         return Stage(device, bundle, variant, cost)
 
     def link(self, link: Link, wire_bytes: int) -> Cost:
@@ -132,57 +174,79 @@ class CostModel:
             radio_w += link.receive_power_w
         return Cost(link.latency_s + time, radio_w * time + _idle_power_w(self.fleet) * link.latency_s)
 
-    def hop(self, boundary: int, route: tuple[str, ...]) -> Hop:
-        """The hop along ``route``, every link of which is in the fleet."""
-        wire_bytes = self.chain.wire_bytes(boundary, self.batch)
-        cost = Cost(0.0, 0.0)
+    def coding(self, device: str, time_s: float) -> Cost:
+        """What encoding or decoding for ``time_s`` on a device costs."""
+        power_w = self.active_power_w.get(device, 0.0) + _idle_power_w(self.fleet, device)
+        return Cost(time_s, power_w * time_s)
+
+    def hop(self, boundary: int, route: tuple[str, ...], codec: CodecName = "raw") -> Hop:
+        """The hop along ``route``, every link of which is in the fleet; ``codec`` is raw or was measured
+        at both its ends."""
+        wire_bytes, cost = self._wire_bytes(boundary, route[0], codec), Cost(0.0, 0.0)
+        encode_s = decode_s = 0.0
+        if codec != "raw":
+            sent = self.codecs[route[0], boundary, codec]
+            encode_s, decode_s = sent.encode_s, self.codecs[route[-1], boundary, codec].decode_s
+            cost = self.coding(route[0], encode_s) + self.coding(route[-1], decode_s)
+            cost += Cost(0.0, 0.0, noise_of(sent.sqnr_db))
         for pair in itertools.pairwise(route):
             link = self.fleet.link(*pair)
             assert link is not None, pair
             cost += self.link(link, wire_bytes)
-        return Hop(boundary, route, "raw", wire_bytes, cost)
+        return Hop(boundary, route, codec, wire_bytes, cost, encode_s, decode_s)
 
     def hops(self, boundary: int, source: str) -> list[Hop]:
-        """Every hop that may be worth taking from ``source``: the direct link to each device where
-        there is one, else each route that no other beats in both latency and energy.
-
-        Routes by label setting with two criteria (Martins 1984): popped in order of latency, a route
-        stays if it needs less energy than all before it to the same device.
-        """
-        direct = {link.target for link in self.fleet.links if link.source == source}
-        found = [self.hop(boundary, (source, target)) for target in direct]
-        if len(direct) + 1 == len(self.fleet.devices):
-            return sorted(found, key=lambda hop: hop.route)
-        wire_bytes = self.chain.wire_bytes(boundary, self.batch)
-        priced = [(link, self.link(link, wire_bytes)) for link in self.fleet.links]
-        least_j: dict[str, float] = {}
-        queue: list[tuple[float, float, int, tuple[str, ...]]] = [(0.0, 0.0, 0, (source,))]
-        while queue:
-            latency_s, energy_j, links, route = heapq.heappop(queue)
-            here = route[-1]
-            if energy_j >= least_j.get(here, math.inf):
-                continue
-            least_j[here] = energy_j
-            if here != source and here not in direct:
-                found.append(self.hop(boundary, route))
-            for link, cost in priced:
-                if link.source == here:
-                    heapq.heappush(
-                        queue,
-                        (
-                            latency_s + cost.latency_s,
-                            energy_j + cost.energy_j,
-                            links + 1,
-                            (*route, link.target),
-                        ),
-                    )
+        """Every hop that may be worth taking from ``source``: to each device, over routes and in codecs,
+        what no other beats in latency, energy and noise together."""
+        found: list[Hop] = []
+        for codec in CODECS:
+            if codec == "raw" or (source, boundary, codec) in self.codecs:
+                found += self._hops_in(boundary, source, codec)
+        if any(hop.codec != "raw" for hop in found):
+            found = undominated(found)
         return sorted(found, key=lambda hop: hop.route)
+
+    def _hops_in(self, boundary: int, source: str, codec: CodecName) -> list[Hop]:
+        wire_bytes = self._wire_bytes(boundary, source, codec)
+        routes = routes_from(self.fleet, source, lambda link: self.link(link, wire_bytes))
+        return [
+            self.hop(boundary, route, codec)
+            for route in routes
+            if codec == "raw" or (route[-1], boundary, codec) in self.codecs
+        ]
+
+    def _wire_bytes(self, boundary: int, source: str, codec: CodecName) -> int:
+        if codec == "raw":
+            return self.chain.wire_bytes(boundary, self.batch)
+        return self.codecs[source, boundary, codec].wire_bytes
 
     def price(self, stages: Iterable[Stage], hops: Iterable[Hop]) -> Cost:
         """The cost of a whole path, computed anew from the table and the fleet."""
         costs = [self.stage(stage.device, stage.bundle, stage.variant).cost for stage in stages]
-        costs += [self.hop(hop.boundary, hop.route).cost for hop in hops]
-        return Cost(math.fsum(cost.latency_s for cost in costs), math.fsum(cost.energy_j for cost in costs))
+        costs += [self.hop(hop.boundary, hop.route, hop.codec).cost for hop in hops]
+        return Cost(
+            *(math.fsum(getattr(cost, name) for cost in costs) for name in ("latency_s", "energy_j", "noise"))
+        )
+
+
+def _stage_noise(row: ProfileRow) -> float | None:
+    """Noise of a bundle as measured; None where nothing measured it. Differences in fp32 are rounding."""
+    if row.variant.precision == "fp32" or (row.sqnr_db is None and row.max_error == 0):
+        return 0.0
+    return None if row.sqnr_db is None else noise_of(row.sqnr_db)
+
+
+def _active_powers(fleet: Fleet, rows: Sequence[ProfileRow]) -> dict[str, float]:
+    """Watts of the battery devices while they compute: as the fleet says, else the mean of what was metered."""
+    powers = {}
+    for device in fleet.devices:
+        metered = [row for row in rows if row.device == device.name and row.energy_j is not None]
+        if device.battery and device.active_power_w is not None:
+            powers[device.name] = device.active_power_w
+        elif device.battery and metered:
+            joules = math.fsum(row.energy_j or 0.0 for row in metered)
+            powers[device.name] = joules / math.fsum(row.latency_s for row in metered)
+    return powers
 
 
 def _energy(

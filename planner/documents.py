@@ -122,15 +122,28 @@ def to_data(value: Any) -> Any:
     return _adapter(type(value)).dump_python(value, mode="json")
 
 
+# The command that writes a kind of document.
+_MAKERS = {
+    "plan": "edgecut solve",
+    "run": "edgecut deploy",
+    "profile": "edgecut profile",
+    "samples": "edgecut samples",
+}
+
+
 def check_schema(data: object, schema: str, file: object) -> dict[str, Any]:
     """The document's mapping, or ``DocumentError`` where its schema tag is not ``schema``."""
     if not isinstance(data, dict):
         raise DocumentError(file, "", f"expected a {schema} document, found {type(data).__name__}")
     found = data.get("schema")
     if found != schema:
-        name = schema.split("/")[0].removeprefix("edgecut.")
+        kind = schema.split("/")[0]
+        name = kind.removeprefix("edgecut.")
         problem = f"expected {schema!r}, found {found!r}" if found else f"no schema tag; expected {schema!r}"
-        raise DocumentError(file, "schema", problem, f"is this a {name} file of this version of edgecut?")
+        remedy = f"is this a {name} file of this version of edgecut?"
+        if str(found).startswith(f"{kind}/") and name in _MAKERS:
+            remedy = f"another version of edgecut wrote it: `{_MAKERS[name]}` makes it anew"
+        raise DocumentError(file, "schema", problem, remedy)
     return data
 
 

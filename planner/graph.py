@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.chain import Bundle
-from planner.cost import CostModel, FloatArray, Objective
+from planner.cost import CostModel, Criterion, FloatArray
 from planner.errors import SolverError
 from planner.plan import Hop, Stage
 
@@ -34,14 +34,15 @@ class Graph:
     """Arcs as arrays of one length; hops come first, then bundles, then the free arcs between states.
 
     ``tail`` and ``head`` are nodes, numbered so that every arc leads upwards. ``weight`` maps
-    "latency" to seconds and "energy" to joules. ``parts`` of the arcs are hops or bundles.
+    "latency" to seconds, "energy" to joules and "noise" to noise-to-signal power. ``parts`` of the arcs are
+    hops or bundles.
     """
 
     model: CostModel
     hops: tuple[Hop, ...]
     tail: IntArray
     head: IntArray
-    weight: dict[Objective, FloatArray]
+    weight: dict[Criterion, FloatArray]
     parts: int
     start: int
     end: int
@@ -73,18 +74,21 @@ class Graph:
                 "energy": np.concatenate(
                     [[cost.energy_j for cost in costs], model.energy_j[:, starts, stops].ravel(), free]
                 ),
+                "noise": np.concatenate(
+                    [[cost.noise for cost in costs], model.noise[:, starts, stops].ravel(), free]
+                ),
             },
             parts=len(hops) + bundle_tail.size,
             start=nodes.done[model.fleet.source],
             end=layers * nodes.size + nodes.arrived[model.fleet.sink],
         )
 
-    def least_through(self, objective: Objective) -> FloatArray:
+    def least_through(self, criterion: Criterion) -> FloatArray:
         """For each arc the least that a path from start to end through it weighs; inf for none.
 
         An arc that weighs more than a limit here is in no plan that keeps the limit.
         """
-        weight, end = self.weight[objective], self.end
+        weight, end = self.weight[criterion], self.end
         ahead = _distances(self.tail, self.head, weight, self.start, end)
         # The way back is the way ahead in the mirrored graph.
         behind = _distances(end - self.head, end - self.tail, weight, 0, end)

@@ -53,8 +53,8 @@ def minimise(
 ) -> Answer | None:
     """The lightest path over ``arcs`` that keeps the budgets; None where CBC found none.
 
-    ``weight`` and each budget's load hold one number for every arc of the graph, in seconds or
-    joules. None is no proof of infeasibility: CBC also says so when its time runs out.
+    ``weight``, in seconds or joules, and each budget's load hold one number for every arc of the graph.
+    None is no proof of infeasibility: CBC also says so when its time runs out.
     """
     binding = [(load, ceiling) for load, ceiling in budgets if ceiling < math.inf and load[arcs].any()]
     problem = pulp.LpProblem("plan", pulp.LpMinimize)
@@ -72,9 +72,9 @@ def minimise(
         supply = (node == graph.start) - (node == graph.end)
         balance = pulp.LpAffineExpression(terms)
         problem.addConstraint(pulp.LpConstraint(balance, pulp.LpConstraintEQ, rhs=supply))
-    for load, ceiling in binding:
-        used = _sum(chosen, load[arcs])
-        problem.addConstraint(pulp.LpConstraint(used, pulp.LpConstraintLE, rhs=ceiling * _MICRO))
+    for load, ceiling in binding:  # in millionths of the ceiling, whatever its size and unit
+        used = _sum(chosen, load[arcs] / ceiling)
+        problem.addConstraint(pulp.LpConstraint(used, pulp.LpConstraintLE, rhs=_MICRO))
 
     found = _run_cbc(problem, time_limit_s, threads)
     if found is None or (found[0] is Outcome.FEASIBLE and not binding):

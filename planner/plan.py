@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from dataclasses import field
 from enum import Enum
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from planner.chain import Bundle, Chain
-from planner.documents import document, read_document, write_document
+from planner.codec_table import LOSSLESS, CodecName
+from planner.documents import document, read_document, read_text, write_document
 from planner.fleet import Fleet
 from planner.recipe import Recipe
 
-SCHEMA = "edgecut.plan/1"
+SCHEMA = "edgecut.plan/2"
 MOST_BATCH = 1_000_000
 
 
@@ -41,13 +43,25 @@ class Variant:
 
 @document()
 class Cost:
-    """``energy_j`` counts only the devices whose energy matters."""
+    """What a part of a plan costs, or all of it.
+
+    ``energy_j`` counts only the devices whose energy matters. ``noise``: power of the error that fewer
+    bits bring, over the signal's.
+    """
 
     latency_s: float
     energy_j: float
+    noise: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.latency_s + other.latency_s, self.energy_j + other.energy_j)
+        return Cost(
+            self.latency_s + other.latency_s, self.energy_j + other.energy_j, self.noise + other.noise
+        )
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal to quantisation noise; infinite where nothing is lost."""
+        return 0.0 - 10 * math.log10(self.noise) if self.noise else math.inf
 
 
 @document()
@@ -62,28 +76,45 @@ class Stage:
 
 @document()
 class Hop:
-    """The tensors at ``boundary`` travel along ``route`` (device names, first to last)."""
+    """The tensors at ``boundary`` travel along ``route`` (device names, first to last).
+
+    The first device encodes them in ``encode_s``, the last decodes them in ``decode_s``; those between
+    pass them on as they are. Both times are part of ``cost``.
+    """
 
     boundary: int
     route: tuple[str, ...]
-    codec: Literal["raw"]
+    codec: CodecName
     wire_bytes: int
     cost: Cost
+    encode_s: float = 0.0
+    decode_s: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.route) < 2:
             raise ValueError(f"hop at boundary {self.boundary}: a route names at least two devices")
+        if min(self.encode_s, self.decode_s) < 0:
+            raise ValueError(f"hop at boundary {self.boundary}: encode_s or decode_s is negative")
+
+    @property
+    def wire_s(self) -> float:
+        """Seconds on the links."""
+        return max(self.cost.latency_s - self.encode_s - self.decode_s, 0.0)
 
 
 @document()
 class Limits:
-    """Budgets that a plan must keep; None is no limit."""
+    """Budgets that a plan must keep; None is no limit.
+
+    ``min_sqnr_db``: what the errors of all stages and hops may come to, in dB below the signal.
+    """
 
     max_latency_s: float | None = None
     max_energy_j: float | None = None
+    min_sqnr_db: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_latency_s", "max_energy_j"):
+        for name in ("max_latency_s", "max_energy_j", "min_sqnr_db"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be above 0 and finite, found {value}")
@@ -157,10 +188,27 @@ class Plan:
     def save(self, file: Path) -> None:
         write_document(self, file, SCHEMA)
 
+    @property
+    def exact(self) -> bool:
+        """Whether it computes in fp32 and sends without loss: it gives the whole model's outputs."""
+        return all(stage.variant.precision == "fp32" for stage in self.stages) and all(
+            hop.codec in LOSSLESS for hop in self.hops
+        )
+
     @staticmethod
     def load(file: Path) -> Plan:
         """Read a plan; ``DocumentError`` says where it is wrong."""
         return read_document(Plan, file, SCHEMA)
+
+
+def is_plan(file: Path) -> bool:
+    """Whether the file holds a plan, of this version or another. Raises ``DocumentError`` if unreadable."""
+    text = read_text(file)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and str(data.get("schema")).startswith(SCHEMA.split("/")[0] + "/")
 
 
 def check_path(chain: Chain, fleet: Fleet, stages: tuple[Stage, ...], hops: tuple[Hop, ...]) -> None:

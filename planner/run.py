@@ -21,19 +21,21 @@ from planner.errors import DocumentError
 from planner.plan import Plan
 from planner.table import read_cells
 
-SCHEMA = "edgecut.run/2"
-Kind = Literal["stage", "hop", "total"]
+SCHEMA = "edgecut.run/3"
+Kind = Literal["stage", "hop", "encode", "wire", "decode", "total"]
 
 
 @document()
 class RunRow:
     """One part of one request.
 
+    A hop in a codec has rows for ``encode``, ``wire`` and ``decode`` too, of which its own is the sum.
     ``measured_s`` is without the time spent waiting for a busy device or link, which is ``queue_s``.
     The total's ``measured_s`` is from input on the source to output on the sink, waiting included.
     The rest is given in total rows. ``output_error``: largest difference from the whole fp32 model's
     output, relative to its largest value. ``bundle_error``: the same against the plan's bundles run in
-    one process, where a stage computes in less than fp32. ``top1_agreement`` with the fp32 model and
+    one process, where the plan loses something: a stage below fp32, a lossy codec. ``output_noise``: power
+    of the difference from the fp32 model's output over that output's. ``top1_agreement`` with the fp32 model and
     ``accuracy`` are shares of the request's samples.
     """
 
@@ -44,6 +46,7 @@ class RunRow:
     measured_s: float
     queue_s: float
     output_error: float | None = None
+    output_noise: float | None = None
     bundle_error: float | None = None
     top1_agreement: float | None = None
     accuracy: float | None = None
@@ -56,7 +59,7 @@ class RunRow:
                 raise ValueError(f"{name} must be at least 0 and finite, found {getattr(self, name)}")
 
 
-_OPTIONAL = ("output_error", "bundle_error", "top1_agreement", "accuracy")
+_OPTIONAL = ("output_error", "output_noise", "bundle_error", "top1_agreement", "accuracy")
 COLUMNS = ("request", "kind", "index", "forecast_s", "measured_s", "error_s", "queue_s", *_OPTIONAL)
 
 
@@ -122,15 +125,22 @@ class Run:
     rows: tuple[RunRow, ...]
 
     def comparisons(self) -> list[Comparison]:
-        """Stages and hops in running order, the total last. Spread: 5th to 95th percentile."""
+        """Stages and hops in running order, a hop's parts after it, the total last. Spread: 5th to 95th percentile."""
         plan = self.info.plan
         parts: list[tuple[int, Kind, int, str]] = []
         for index, stage in enumerate(plan.stages):
             parts.append((2 * stage.bundle.start + 1, "stage", index, f"{stage.device} {stage.bundle}"))
         for index, hop in enumerate(plan.hops):
             parts.append((2 * hop.boundary, "hop", index, " → ".join(hop.route)))
-        parts.sort()
-        found = [self._compare(kind, index, label) for _, kind, index, label in parts]
+        parts.sort(key=lambda part: part[0])
+        found = []
+        for _, kind, index, label in parts:
+            found.append(self._compare(kind, index, label))
+            if kind == "hop" and plan.hops[index].codec != "raw":
+                codec = plan.hops[index].codec
+                found.append(self._compare("encode", index, f"encode {codec}"))
+                found.append(self._compare("wire", index, "wire"))
+                found.append(self._compare("decode", index, f"decode {codec}"))
         return [*found, self._compare("total", 0, "total")]
 
     def _compare(self, kind: Kind, index: int, label: str) -> Comparison:
@@ -166,6 +176,12 @@ class Run:
     def deviation(self) -> float:
         """Largest difference from what the plan's bundles should give: what deploying them added."""
         return max(self._totals("bundle_error") or self._totals("output_error"), default=0.0)
+
+    @property
+    def output_sqnr_db(self) -> float | None:
+        """Signal to noise of the outputs against the fp32 model's; None where nothing differs."""
+        noise = _mean(self._totals("output_noise"))
+        return -10 * math.log10(noise) if noise else None
 
     @property
     def top1_agreement(self) -> float | None:

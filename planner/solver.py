@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from pulp.constants import VERSION
@@ -15,7 +16,8 @@ from pulp.constants import VERSION
 from planner.active_note import fleet_digest
 from planner.baselines import baselines
 from planner.chain import Chain
-from planner.cost import CostModel, Objective, ceilings, profile_command
+from planner.codec_table import CODECS, LOSSLESS, CodecName
+from planner.cost import CostModel, Criterion, Objective, ceilings, profile_command
 from planner.dynamic import optimum
 from planner.errors import InfeasibleError, InputError, MismatchError, PlanningError, SolverError
 from planner.fleet import Fleet
@@ -38,12 +40,14 @@ def solve(
     objective: Objective,
     limits: Limits = NO_LIMITS,
     batch: int | None = None,
+    codecs: Sequence[CodecName] | None = None,
     time_limit_s: float = 60.0,
 ) -> Plan:
     """The plan of least latency or energy within the limits.
 
     Of equals, it is the one that is least in the other criterion, then the one of fewer parts.
-    ``batch`` may be left out where the table has only one. Raises ``MismatchError`` for a table of
+    ``batch`` may be left out where the table has only one. ``codecs``: those that hops may use; left out,
+    all with ``limits.min_sqnr_db``, without it the lossless ones. Raises ``MismatchError`` for a table of
     another chain, ``UnknownNameError`` for one of another fleet, ``PlanningError`` where the table
     does not suffice or no route leads over a profiled device, ``InfeasibleError`` where no plan keeps
     the limits, with the nearest values that would do, and ``SolverError`` where CBC fails, finds
@@ -55,7 +59,9 @@ def solve(
             f"the table was measured on chain {table.chain.digest[:12]}, not on {chain.digest[:12]}",
             "solve for the model, weights and granularity that were profiled",
         )
-    model = CostModel.of(chain, fleet, table.rows, _batch(table, batch), table.left_out, table.active)
+    allowed = codecs if codecs is not None else LOSSLESS if limits.min_sqnr_db is None else CODECS
+    rows = [row for row in table.codecs if row.codec in allowed]
+    model = CostModel.of(chain, fleet, table.rows, _batch(table, batch), table.left_out, table.active, rows)
     energy_matters = objective == "energy" or limits.max_energy_j is not None
     if energy_matters and model.unmetered:
         raise PlanningError(
@@ -64,6 +70,7 @@ def solve(
         )
     _check_conditions(model, table)
     notes = _left_out(model) + _unable(table, model.batch) + _skipped(model, table)
+    notes += _inexact(model, table, limits, codecs)
     if model.unmetered:
         named = ", ".join(model.unmetered)
         notes += (f"what computing costs {named} in energy is unknown and counted as 0: set active_power_w",)
@@ -192,6 +199,23 @@ def _skipped(model: CostModel, table: ProfileTable) -> tuple[str, ...]:
     return tuple(f"{', '.join(devices)}: {text}" for text, devices in notes.items())
 
 
+def _inexact(
+    model: CostModel, table: ProfileTable, limits: Limits, codecs: Sequence[CodecName] | None
+) -> tuple[str, ...]:
+    """Notes on what accuracy keeps out of the plan."""
+    notes = []
+    lossy = {row.codec for row in table.codecs if row.batch == model.batch} - set(LOSSLESS)
+    if lossy and codecs is None and limits.min_sqnr_db is None:
+        named = ", ".join(codec for codec in CODECS if codec in lossy)
+        notes.append(f"only lossless codecs are used; --min-sqnr-db or --codecs all lets in {named}")
+    if limits.min_sqnr_db is not None:
+        notes += [
+            f"{way.device}: nothing measured the error of {way.variant}, so its stages count as 0 dB"
+            for way in model.unrated
+        ]
+    return tuple(notes)
+
+
 def _check(model: CostModel, objective: Objective, limits: Limits, value: float, bound: float) -> str:
     """What the dynamic programme says of the answer. ``SolverError`` if it contradicts."""
     checked = optimum(model, objective, limits)
@@ -208,8 +232,8 @@ def _check(model: CostModel, objective: Objective, limits: Limits, value: float,
     raise SolverError(f"the solver's optimum is {value}, the dynamic programme's {best}")
 
 
-def _value(cost: Cost, objective: Objective) -> float:
-    return cost.latency_s if objective == "latency" else cost.energy_j
+def _value(cost: Cost, criterion: Criterion) -> float:
+    return {"latency": cost.latency_s, "energy": cost.energy_j, "noise": cost.noise}[criterion]
 
 
 def _agree(one: float, other: float) -> bool:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from planner.active_note import ActiveNote
 from planner.chain import Bundle, Chain
+from planner.codec_table import CodecRow, codec_file, load_codec_rows
 from planner.documents import (
     document,
     from_data,
@@ -224,6 +225,7 @@ class ProfileTable:
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     left_out: Mapping[str, tuple[LeftOut, ...]] = field(default_factory=dict)
     active: Mapping[str, ActiveNote] = field(default_factory=dict)
+    codecs: tuple[CodecRow, ...] = ()
 
     def frame(self) -> pd.DataFrame:
         """The table as pandas sees it: the columns of the CSV."""
@@ -277,4 +279,19 @@ class ProfileTable:
         joined = tuple(row for _, _, rows in tables for row in rows)
         left_out = {sidecar.device: sidecar.left_out for _, sidecar, _ in tables}
         active = {sidecar.device: sidecar.active for _, sidecar, _ in tables if sidecar.active}
-        return ProfileTable(first.chain, joined, environments, recipes, left_out, active)
+        codecs = tuple(row for file, sidecar, _ in tables for row in _codecs(file, sidecar))
+        return ProfileTable(first.chain, joined, environments, recipes, left_out, active, codecs)
+
+
+def _codecs(table: Path, sidecar: Sidecar) -> list[CodecRow]:
+    """The rows beside a table, none where no codec was measured."""
+    file = codec_file(table)
+    if not file.exists():
+        return []
+    rows = load_codec_rows(file)
+    for row in rows:
+        if row.device != sidecar.device or row.boundary > len(sidecar.chain):
+            problem = f"{row.codec} of device {row.device!r} at boundary {row.boundary}"
+            remedy = f"it stands beside a table of {sidecar.device!r}, {len(sidecar.chain)} layers"
+            raise DocumentError(file, "", problem, remedy)
+    return rows

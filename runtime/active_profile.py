@@ -14,6 +14,7 @@ from planner.active_paths import Request
 from planner.active_result import ActiveResult, Progress, note_of
 from planner.active_state import Found
 from planner.chain import Bundle, Chain
+from planner.codec_table import CodecRow
 from planner.cost import Way
 from planner.errors import DeploymentError, UnknownNameError
 from planner.fleet import Fleet
@@ -40,6 +41,7 @@ def run_active(
     verify: int = 0,
     seed: int = 0,
     known: Iterable[ProfileRow] = (),
+    codecs: Iterable[CodecRow] = (),
     side_by_side: bool = False,
 ) -> ActiveResult:
     """Profile actively, and print each round and what came of it.
@@ -65,6 +67,7 @@ def run_active(
         verify=verify,
         seed=seed,
         known=known,
+        codecs=codecs,
         progress=lambda progress: _show_round(progress, objective),
     )
     note = note_of(result, fleet, objective, limits, batch)

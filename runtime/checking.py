@@ -7,22 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from planner.chain import Bundle
+from planner.codec_table import CodecName
 from planner.plan import Plan
 from profiler import backends
 from profiler.accuracy import accuracy, agreement, classes
 from profiler.bundles import FP32_TOLERANCE, largest_error
+from profiler.codecs import pack, unpack
 from profiler.cut import CutModel
 from profiler.runner import Array, Runner
 from runtime.itinerary import StageOrder
 
 Arrays = tuple[Array, ...]
 
-# Of the largest output, by the least precise stage. The same bundles in another process may sum in another
-# order; in few bits a value beside a rounding step then falls to its other side.
+# Of the largest output, by the least precise stage or codec. The same bundles in another process may sum in
+# another order; in few bits a value beside a rounding step then falls to its other side.
 _TOLERANCE = {"fp32": FP32_TOLERANCE, "fp16": 5e-3, "bf16": 4e-2, "int8": 5e-2, "mixed": 5e-2}
+_CODEC_TOLERANCE: dict[CodecName, float] = {"fp16": 5e-3, "int8": 5e-2, "int8-zstd": 5e-2}
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Verdict:
     """How an answer compares; the fields are those of ``planner.run.RunRow``."""
 
     output_error: float
+    output_noise: float | None
     bundle_error: float | None
     top1_agreement: float | None
     accuracy: float | None
@@ -39,8 +44,8 @@ class Verdict:
 class Expectation:
     """For each batch of inputs: the fp32 network's outputs, and its samples' classes where known.
 
-    ``bundles``: the outputs of the plan's own bundles run in this process, where one of them computes in
-    less than fp32; otherwise None.
+    ``bundles``: the outputs of the plan's own bundles and codecs run in this process, where one of them
+    loses something; otherwise None.
     """
 
     whole: Sequence[Arrays]
@@ -52,6 +57,7 @@ class Expectation:
         """Compare the answer to batch ``place``."""
         return Verdict(
             output_error(outputs, self.whole[place]),
+            output_noise(outputs, self.whole[place]),
             None if self.bundles is None else output_error(outputs, self.bundles[place]),
             agreement(classes(outputs), classes(self.whole[place])),
             accuracy(classes(outputs), self.labels[place]),
@@ -75,18 +81,26 @@ def expectation(
     inputs: Sequence[Arrays],
     labels: Sequence[Sequence[int | None]],
 ) -> Expectation:
-    """Run every batch through the fp32 network, and through the plan's own bundles where they differ."""
+    """Run every batch through the fp32 network, and through the plan's own stages where they differ."""
     module = cut.module(Bundle(0, len(cut.chain)))
     with torch.inference_mode():
         whole = [tuple(value.numpy() for value in module(*map(torch.from_numpy, batch))) for batch in inputs]
-    tolerance = max(_TOLERANCE[stage.variant.precision] for stage in plan.stages)
-    if tolerance == FP32_TOLERANCE:
-        return Expectation(whole, labels, None, tolerance)
+    if plan.exact:
+        return Expectation(whole, labels, None, FP32_TOLERANCE)
+    tolerances = [_TOLERANCE[stage.variant.precision] for stage in plan.stages]
+    tolerances += [_CODEC_TOLERANCE.get(hop.codec, FP32_TOLERANCE) for hop in plan.hops]
+    codecs = {hop.boundary: hop.codec for hop in plan.hops if hop.codec != "raw"}
+
+    def sent(batch: Arrays, boundary: int) -> Arrays:
+        codec = codecs.get(boundary)
+        return unpack(pack(batch, codec), codec) if codec else batch
+
     at = list(inputs)
-    for order in orders:
+    for order, stage in zip(orders, plan.stages, strict=True):
         with load(order, threads=1) as runner:
-            at = [runner(batch) for batch in at]
-    return Expectation(whole, labels, at, tolerance)
+            at = [runner(sent(batch, stage.bundle.start)) for batch in at]
+    at = [sent(batch, len(plan.chain)) for batch in at]
+    return Expectation(whole, labels, at, max(tolerances))
 
 
 def load(order: StageOrder, threads: int) -> Runner:
@@ -97,3 +111,12 @@ def output_error(found: Sequence[Array], expected: Sequence[Array]) -> float:
     """The largest of the outputs' errors; infinite where one is not a number."""
     errors = [largest_error(have, want) for have, want in zip(found, expected, strict=True)]
     return max(errors) if all(map(math.isfinite, errors)) else math.inf
+
+
+def output_noise(found: Sequence[Array], expected: Sequence[Array]) -> float | None:
+    """Power of the difference over that of what was expected; None where one of them says nothing."""
+    wanted = [value.astype(np.float64) for value in expected]
+    signal = sum(float(np.square(want).sum()) for want in wanted)
+    pairs = zip(found, wanted, strict=True)
+    noise = sum(float(np.square(have.astype(np.float64) - want).sum()) for have, want in pairs)
+    return noise / signal if signal and math.isfinite(noise) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from planner.errors import MismatchError, StorageError, VerificationError
 from planner.plan import Plan
-from planner.run import Run, RunInfo, RunRow, format_run_row, run_header
+from planner.run import Kind, Run, RunInfo, RunRow, format_run_row, run_header
 from profiler.cut import CutModel, cut_model
 from profiler.inputs import model_samples
 from profiler.model import load_model
@@ -25,6 +26,7 @@ from runtime.itinerary import Segment
 from runtime.pipeline import Answer, Pipeline, TransportName, prepare_bundles
 
 _WARMUP_REQUESTS = 5
+_HOP_PARTS: tuple[Kind, ...] = ("encode", "wire", "decode")
 
 
 @dataclass(frozen=True)
@@ -150,23 +152,36 @@ def measured_rows(
 ) -> Iterator[RunRow]:
     """What an answer's marks say of each stage, each hop and the whole.
 
-    Along the path there are, per segment: when the tensors were ready, begin and end of each stage, and
-    when the outgoing link was free for them.
+    Along the path there are, per segment: when the tensors were ready; begin and end of decoding, of each
+    stage and of encoding; and when the outgoing link was free for them. What a hop spends in its parts, of
+    which there are several only with a codec, has a row of its own beside the hop's.
     """
     marks = iter(answer.marks)
-    hop_s: dict[int, float] = {}
-    hop_queue_s: dict[int, float] = {}
+    hops = {hop.boundary: place for place, hop in enumerate(plan.hops)}
+    spent = [dict.fromkeys(_HOP_PARTS, 0.0) for _ in plan.hops]
+    queued = [dict.fromkeys(_HOP_PARTS, 0.0) for _ in plan.hops]
+
     first_ns = done_ns = free_ns = 0
     busy_s = 0.0
+
+    def coding(part: Kind, boundary: int) -> None:
+        nonlocal done_ns
+        begin_ns, end_ns = next(marks), next(marks)
+        spent[hops[boundary]][part] += (end_ns - begin_ns) / 1e9
+        queued[hops[boundary]][part] += (begin_ns - done_ns) / 1e9
+        done_ns = end_ns
+
     for place, segment in enumerate(segments):
         ready_ns = next(marks)
         if place == 0:
             first_ns = ready_ns
         else:
-            k = segment.boundary
-            hop_s[k] = hop_s.get(k, 0.0) + (ready_ns - free_ns) / 1e9
-            hop_queue_s[k] = hop_queue_s.get(k, 0.0) + (free_ns - done_ns) / 1e9
+            hop = hops[segment.boundary]
+            spent[hop]["wire"] += (ready_ns - free_ns) / 1e9
+            queued[hop]["wire"] += (free_ns - done_ns) / 1e9
         done_ns = ready_ns
+        if segment.decodes:
+            coding("decode", segment.boundary)
         for stage in segment.stages:
             begin_ns, end_ns = next(marks), next(marks)
             forecast_s = plan.stages[stage].cost.latency_s
@@ -174,12 +189,19 @@ def measured_rows(
             yield RunRow(answer.request, "stage", stage, forecast_s, measured_s, queue_s)
             busy_s += measured_s
             done_ns = end_ns
+        if segment.encodes:
+            last = plan.stages[segment.stages[-1]].bundle.stop if segment.stages else segment.boundary
+            coding("encode", last)
         free_ns = next(marks)
-    for place, hop in enumerate(plan.hops):
-        k = hop.boundary
-        yield RunRow(answer.request, "hop", place, hop.cost.latency_s, hop_s[k], hop_queue_s[k])
+    for place, part in enumerate(plan.hops):
+        took_s, waited_s = math.fsum(spent[place].values()), math.fsum(queued[place].values())
+        yield RunRow(answer.request, "hop", place, part.cost.latency_s, took_s, waited_s)
+        busy_s += took_s
+        if part.codec != "raw":
+            for kind, forecast_s in zip(_HOP_PARTS, (part.encode_s, part.wire_s, part.decode_s), strict=True):
+                yield RunRow(answer.request, kind, place, forecast_s, spent[place][kind], queued[place][kind])
     total_s = (done_ns - first_ns) / 1e9
-    waited_s = max(total_s - busy_s - sum(hop_s.values()), 0.0)
+    waited_s = max(total_s - busy_s, 0.0)
     yield RunRow(
         answer.request, "total", 0, plan.cost.latency_s, total_s, waited_s, **dataclasses.asdict(found)
     )

@@ -6,7 +6,9 @@
               on the source       stages, or none             on the sink
                                   (then it only passes on)
 
-A segment is what happens on one device between two links. What coordinator and workers tell each other
+A segment is what happens on one device between two links: it decodes what a hop brought, computes, and
+encodes what the next hop takes on; where nothing is computed between two links, the tensors stay as they
+came. What coordinator and workers tell each other
 about it are documents, checked on arrival like any other.
 """
 
@@ -16,6 +18,7 @@ import itertools
 from dataclasses import dataclass, replace
 
 from planner.chain import Boundary
+from planner.codec_table import CodecName
 from planner.documents import document
 from planner.fleet import Link
 from planner.plan import Plan, Variant
@@ -25,13 +28,24 @@ from planner.plan import Plan, Variant
 class Segment:
     """Stages (places in ``Plan.stages``) that run on ``device`` one after the other.
 
-    It receives the tensors at ``boundary`` and passes its last stage's on over ``link`` (None: the last).
+    It receives the tensors at ``boundary`` in the codec ``arrives`` and passes its last stage's on over
+    ``link`` (None: the last) in the codec ``leaves``.
     """
 
     device: str
     boundary: int
     stages: tuple[int, ...]
     link: Link | None
+    arrives: CodecName = "raw"
+    leaves: CodecName = "raw"
+
+    @property
+    def decodes(self) -> bool:
+        return self.arrives != "raw" and (bool(self.stages) or self.leaves != self.arrives)
+
+    @property
+    def encodes(self) -> bool:
+        return self.leaves != "raw" and (bool(self.stages) or self.leaves != self.arrives)
 
 
 def itinerary(plan: Plan) -> tuple[Segment, ...]:
@@ -41,9 +55,11 @@ def itinerary(plan: Plan) -> tuple[Segment, ...]:
     for place, stage in enumerate([*plan.stages, None]):
         boundary = stage.bundle.start if stage else len(plan.chain)
         if boundary in hops:
+            codec = hops[boundary].codec
             for source, target in itertools.pairwise(hops[boundary].route):
-                segments[-1] = replace(segments[-1], link=plan.fleet.link(source, target))
-                segments.append(Segment(target, boundary, (), None))
+                link = plan.fleet.link(source, target)
+                segments[-1] = replace(segments[-1], link=link, leaves=codec)
+                segments.append(Segment(target, boundary, (), None, arrives=codec))
         if stage:
             segments[-1] = replace(segments[-1], stages=(*segments[-1].stages, place))
     return tuple(segments)
@@ -68,13 +84,19 @@ class StageOrder:
 
 @document()
 class SegmentOrder:
-    """One segment: it receives on channel ``leg/PLACE`` the tensors at ``boundary``."""
+    """One segment: it receives on channel ``leg/PLACE`` the tensors at ``boundary``, in codec ``arrives``.
+
+    ``decodes``: it unpacks them; ``encodes``: it packs what it sends, in this codec.
+    """
 
     place: int
     boundary: int
     inputs: Boundary
     stages: tuple[StageOrder, ...]
     link: Link | None
+    arrives: CodecName = "raw"
+    decodes: bool = False
+    encodes: CodecName | None = None
 
 
 @document()

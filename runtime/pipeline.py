@@ -141,7 +141,10 @@ class Pipeline:
     def _segment_order(self, place: int, segment: Segment) -> SegmentOrder:
         inputs = self.plan.chain.boundaries[segment.boundary].batched(self.plan.batch)
         stages = tuple(self._bundles[stage] for stage in segment.stages)
-        return SegmentOrder(place, segment.boundary, inputs, stages, segment.link)
+        encodes = segment.leaves if segment.encodes else None
+        return SegmentOrder(
+            place, segment.boundary, inputs, stages, segment.link, segment.arrives, segment.decodes, encodes
+        )
 
     def map(self, inputs: Iterable[tuple[Array, ...]]) -> Iterator[Answer]:
         """Stream inputs through, at most ``window`` at a time; one answer each, in order.

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from planner.chain import Chain
-from planner.documents import read_text
+from planner.documents import to_data
 from planner.errors import DocumentError, StorageError
-from planner.plan import SCHEMA as PLAN_SCHEMA
-from planner.plan import Plan
+from planner.plan import Plan, is_plan
 from planner.run import Run
 from planner.table import ProfileTable
 from planner.verdict import verdict
@@ -84,13 +82,8 @@ def _load(file: Path) -> Subject:
         return Run.load(file.parent)
     if file.suffix == ".csv":
         return ProfileTable.load([file])
-    text = read_text(file)
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        data = None
-    if isinstance(data, dict) and data.get("schema") == PLAN_SCHEMA:
-        return Plan.load(file)
+    if is_plan(file):
+        return Plan.load(file)  # which says what to do about another version's
     remedy = "pass a run's folder, a plan.json or a profile .csv"
     raise DocumentError(file, "", "is neither a run, a plan nor a profile", remedy)
 
@@ -148,8 +141,9 @@ def _baseline_rows(plan: Plan) -> Iterable[dict[str, object]]:
                 "stop": stage.bundle.stop,
                 "how": str(stage.variant),
                 "wire_bytes": None,
-                "latency_s": stage.cost.latency_s,
-                "energy_j": stage.cost.energy_j,
+                **to_data(stage.cost),
+                "encode_s": None,
+                "decode_s": None,
             }
         for hop in hops:
             yield {
@@ -160,8 +154,9 @@ def _baseline_rows(plan: Plan) -> Iterable[dict[str, object]]:
                 "stop": hop.boundary,
                 "how": hop.codec,
                 "wire_bytes": hop.wire_bytes,
-                "latency_s": hop.cost.latency_s,
-                "energy_j": hop.cost.energy_j,
+                **to_data(hop.cost),
+                "encode_s": hop.encode_s,
+                "decode_s": hop.decode_s,
             }
 
 

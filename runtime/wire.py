@@ -2,10 +2,10 @@
 
 ::
 
-    header   magic, version, kind, counts, request, attempt, times of a shaped link
+    header   magic, version, kind, counts, codec, request, attempt, times of a shaped link
     marks    int64 each: monotonic nanoseconds, one added at every place the request passes
-    specs    per tensor: dtype code, rank, extents, bytes
-    tensors  the raw bytes of each, starting at a multiple of 64
+    specs    per tensor: dtype code, rank, bytes, extents; of a packed one also form, zero point, scale
+    tensors  the bytes of each, starting at a multiple of 64: raw, or as the codec packed them
     body     a control frame has a JSON object in place of tensors
 
 Nothing is allocated and no tensor is touched until every number has been checked, and no content is
@@ -23,8 +23,10 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from planner.chain import Boundary
+from planner.chain import Boundary, TensorSpec
+from planner.codec_table import CODECS, CodecName
 from planner.errors import TransportError
+from profiler.codecs import Form, Packed
 
 Array = npt.NDArray[Any]
 Buffer = bytes | bytearray | memoryview
@@ -32,12 +34,13 @@ Buffer = bytes | bytearray | memoryview
 MAX_FRAME_BYTES = 1 << 30
 _MAX_BODY_BYTES = 16 << 20
 _MAX_RANK = 16
-_MAGIC, _VERSION = b"ECUT", 1
+_MAGIC, _VERSION = b"ECUT", 2
 _TENSORS, _BODY = 1, 2
 
-# magic, version, kind, marks, tensors, attempt, request, sent_ns, due_ns, body bytes
-_HEADER = struct.Struct("<4sBBHHxxIQqqQ")
+# magic, version, kind, marks, tensors, codec, attempt, request, sent_ns, due_ns, body bytes
+_HEADER = struct.Struct("<4sBBHHBxIQqqQ")
 _SPEC = struct.Struct("<BBQ")
+_PACKED = struct.Struct("<BBd")  # form, zero point, scale
 _ALIGNMENT = 64
 
 # A dtype's code is its place here, so names are only ever added at the end.
@@ -50,6 +53,8 @@ _LITTLE = tuple(np.dtype(name).newbyteorder("<") for name in _DTYPES)
 class Frame:
     """Tensors of one request, or a control message (``body``, a JSON object), never both.
 
+    With a ``codec`` other than raw the tensors are ``packed``, and there are no others.
+
     ``request`` and ``attempt`` say whose it is; ``marks`` are monotonic nanoseconds that grow along
     the path. ``sent_ns`` and ``due_ns`` belong to a shaped link: when it began to take the frame and
     when it hands it over; 0 elsewhere. ``arrived_ns`` is when it reached this process; it does not
@@ -58,6 +63,8 @@ class Frame:
 
     tensors: tuple[Array, ...] = ()
     body: dict[str, Any] | None = None
+    codec: CodecName = "raw"
+    packed: tuple[Packed, ...] = ()
     request: int = 0
     attempt: int = 0
     marks: tuple[int, ...] = ()
@@ -68,7 +75,13 @@ class Frame:
     @property
     def nbytes(self) -> int:
         """Bytes of its tensors: what the cost model calls wire bytes."""
-        return sum(tensor.nbytes for tensor in self.tensors)
+        return sum(tensor.nbytes for tensor in self.tensors) + sum(each.nbytes for each in self.packed)
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """Its tensors, as they are or will be again once unpacked."""
+        plain = tuple(TensorSpec(tensor.shape, tensor.dtype.name) for tensor in self.tensors)
+        return plain + tuple(each.spec for each in self.packed)
 
     @property
     def late_s(self) -> float:
@@ -91,24 +104,27 @@ def encode_parts(frame: Frame) -> list[bytes | memoryview]:
     Raises ``TransportError`` for a dtype or rank that does not travel, an extent below 1, and more than
     ``MAX_FRAME_BYTES`` in all.
     """
-    if frame.tensors and frame.body is not None:
-        raise TransportError("a frame carries tensors or a body, found both")
-    arrays = [_plain(array) for array in frame.tensors]
+    if bool(frame.tensors) + bool(frame.packed) + (frame.body is not None) > 1:
+        raise TransportError("a frame carries tensors, packed ones or a body, found more than one")
+    if (frame.codec == "raw") == bool(frame.packed):
+        raise TransportError(f"{len(frame.packed)} packed tensors in a frame of codec {frame.codec}")
+    arrays = [_plain(array) for array in frame.tensors] + [each.body for each in frame.packed]
     body = b"" if frame.body is None else _dump(frame.body)
     try:
         head = [
             _HEADER.pack(
                 *(_MAGIC, _VERSION, _TENSORS if frame.body is None else _BODY),
-                *(len(frame.marks), len(arrays), frame.attempt, frame.request),
+                *(len(frame.marks), len(arrays), CODECS.index(frame.codec), frame.attempt, frame.request),
                 *(frame.sent_ns, frame.due_ns, len(body)),
             ),
             struct.pack(f"<{len(frame.marks)}q", *frame.marks),
         ]
     except struct.error as error:
         raise TransportError(f"a number of the frame does not fit its field: {error}") from None
-    for array in arrays:
-        head.append(_SPEC.pack(_CODES[array.dtype.name], array.ndim, array.nbytes))
-        head.append(struct.pack(f"<{array.ndim}Q", *array.shape))
+    for spec, array in zip(frame.specs, arrays, strict=True):
+        head.append(_SPEC.pack(_code(spec.dtype), len(spec.shape), array.nbytes))
+        head.append(struct.pack(f"<{len(spec.shape)}Q", *spec.shape))
+    head += [_PACKED.pack(each.form, each.zero, each.scale) for each in frame.packed]
     parts: list[bytes | memoryview] = [b"".join([*head, body])]
     length = len(parts[0])
     for array in arrays:
@@ -130,7 +146,7 @@ def decode(buffer: Buffer, max_bytes: int = MAX_FRAME_BYTES, arrived_ns: int = 0
         _refuse(f"at most {max_bytes} bytes", f"{len(view)}")
     if len(view) < _HEADER.size:
         _refuse(f"a header of {_HEADER.size} bytes", f"{len(view)} bytes")
-    magic, version, kind, marks, tensors, attempt, request, sent, due, body = _HEADER.unpack_from(view)
+    magic, version, kind, marks, tensors, code, attempt, request, sent, due, body = _HEADER.unpack_from(view)
     if magic != _MAGIC:
         _refuse(f"magic {_MAGIC!r}", f"{magic!r}")
     if version != _VERSION:
@@ -143,30 +159,44 @@ def decode(buffer: Buffer, max_bytes: int = MAX_FRAME_BYTES, arrived_ns: int = 0
     stamps = struct.unpack_from(f"<{marks}q", view, _HEADER.size)
     common = {"request": request, "attempt": attempt, "marks": stamps, "arrived_ns": arrived_ns}
     common |= {"sent_ns": sent, "due_ns": due}
+    if code >= len(CODECS):
+        _refuse(f"a codec below {len(CODECS)}", f"{code}")
     if kind == _BODY:
-        if tensors:
-            _refuse("no tensors in a control frame", f"{tensors}")
+        if tensors or code:
+            _refuse("no tensors in a control frame", f"{tensors} in codec {CODECS[code]}")
         return Frame(body=_load(view[at:], body), **common)
     if body:
         _refuse("no body in a frame of tensors", f"{body} bytes")
+    codec = CODECS[code]
     specs = []
     for place in range(tensors):
-        code, shape, at = _spec(view, at, place)
-        specs.append((_LITTLE[code], shape))
-    return Frame(tensors=_views(view, at, specs), **common)
+        spec, nbytes, at = _spec(view, at, place, codec != "raw", max_bytes)
+        specs.append((spec, nbytes))
+    if codec == "raw":
+        plain = [(_LITTLE[_CODES[spec.dtype]], spec.shape) for spec, _ in specs]
+        return Frame(tensors=_views(view, at, plain), **common)
+    if not tensors:
+        _refuse(f"tensors in codec {codec}", "none")
+    return Frame(codec=codec, packed=_packed(view, at, specs), **common)
 
 
-def check_boundary(frame: Frame, boundary: Boundary, place: int) -> None:
-    """Refuse (``TransportError``) a frame whose tensors are not those of boundary ``place``.
+def check_boundary(frame: Frame, boundary: Boundary, place: int, codec: CodecName = "raw") -> None:
+    """Refuse (``TransportError``) a frame whose tensors are not those of boundary ``place`` in ``codec``.
 
     ``boundary`` has the batch applied: see ``Boundary.batched``.
     """
-    found = [(tensor.shape, tensor.dtype.name) for tensor in frame.tensors]
-    if found != [(spec.shape, spec.dtype) for spec in boundary.tensors]:
-        shown = " + ".join("x".join(map(str, shape)) + f" {dtype}" for shape, dtype in found)
-        raise TransportError(
-            f"request {frame.request} at boundary {place}: expected {boundary}, found {shown or 'no tensors'}"
-        )
+    where = f"request {frame.request} at boundary {place}"
+    if frame.codec != codec:
+        raise TransportError(f"{where}: expected codec {codec}, found {frame.codec}")
+    if frame.specs != boundary.tensors:
+        shown = " + ".join(map(str, frame.specs))
+        raise TransportError(f"{where}: expected {boundary}, found {shown or 'no tensors'}")
+
+
+def _code(dtype: str) -> int:
+    if dtype not in _CODES:
+        raise TransportError(f"tensors travel as {', '.join(_DTYPES)}; found {dtype}")
+    return _CODES[dtype]
 
 
 def _padding(length: int) -> int:
@@ -175,13 +205,12 @@ def _padding(length: int) -> int:
 
 def _plain(array: Array) -> Array:
     """Contiguous and little-endian."""
-    if array.dtype.name not in _CODES:
-        raise TransportError(f"tensors travel as {', '.join(_DTYPES)}; found {array.dtype.name}")
+    code = _code(array.dtype.name)
     if array.ndim > _MAX_RANK or 0 in array.shape:
         raise TransportError(
             f"tensors travel with at most {_MAX_RANK} axes and no empty one; found {array.shape}"
         )
-    return array.astype(_LITTLE[_CODES[array.dtype.name]], order="C", copy=False)
+    return array.astype(_LITTLE[code], order="C", copy=False)
 
 
 def _dump(body: dict[str, Any]) -> bytes:
@@ -210,8 +239,8 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _spec(view: memoryview, at: int, place: int) -> tuple[int, tuple[int, ...], int]:
-    """Dtype code and shape of tensor ``place``, and where the next spec starts."""
+def _spec(view: memoryview, at: int, place: int, packed: bool, max_bytes: int) -> tuple[TensorSpec, int, int]:
+    """Tensor ``place`` and its bytes in the frame, and where the next spec starts."""
     if at + _SPEC.size > len(view):
         _refuse(f"the spec of tensor {place}", f"the end of the frame at byte {len(view)}")
     code, rank, nbytes = _SPEC.unpack_from(view, at)
@@ -223,9 +252,26 @@ def _spec(view: memoryview, at: int, place: int) -> tuple[int, tuple[int, ...], 
     if at + 8 * rank > len(view):
         _refuse(f"{rank} extents of tensor {place}", f"the end of the frame at byte {len(view)}")
     shape = struct.unpack_from(f"<{rank}Q", view, at)
-    if 0 in shape or math.prod(shape) * _LITTLE[code].itemsize != nbytes:
+    size = math.prod(shape) * _LITTLE[code].itemsize
+    # What a packed tensor unpacks to may be no larger than what a frame could have carried raw.
+    if 0 in shape or (size > max_bytes or not nbytes if packed else size != nbytes):
         _refuse(f"{nbytes} bytes for tensor {place}", f"shape {shape} of {_DTYPES[code]}")
-    return code, shape, at + 8 * rank
+    return TensorSpec(shape, _DTYPES[code]), nbytes, at + 8 * rank
+
+
+def _packed(view: memoryview, at: int, specs: list[tuple[TensorSpec, int]]) -> tuple[Packed, ...]:
+    end = at + _PACKED.size * len(specs)
+    if end > len(view):
+        _refuse(f"the forms of {len(specs)} tensors", f"the end of the frame at byte {len(view)}")
+    forms = list(_PACKED.iter_unpack(view[at:end]))
+    for place, (form, _, _) in enumerate(forms):
+        if form not in Form.__members__.values():
+            _refuse(f"a form below {len(Form)} for tensor {place}", f"{form}")
+    bodies = _views(view, end, [(np.dtype(np.uint8), (nbytes,)) for _, nbytes in specs])
+    return tuple(
+        Packed(spec, body, Form(form), zero, scale)
+        for (spec, _), body, (form, zero, scale) in zip(specs, bodies, forms, strict=True)
+    )
 
 
 def _views(

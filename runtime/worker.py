@@ -8,7 +8,8 @@
         │  ◄────────── loaded ─────── │
         │  ── start ────────────────► │   the next device's channel is there
         │  ◄────────── started ────── │
-        │     requests pass through   │   per segment: receive ─► compute ─► send, a thread each end
+        │     requests pass through   │   per segment: receive ─► decode, compute, encode ─► send,
+        │                             │   a thread each end
         │  ── stop ─────────────────► │
 
 A failure is reported once, in words, as ``failed``. A worker ends when its coordinator is gone.
@@ -30,6 +31,7 @@ from planner.errors import EdgecutError, TransportError, WorkerError
 from planner.fleet import Link
 from profiler import backends
 from profiler.clocks import Switch
+from profiler.codecs import pack, timed, unpack
 from profiler.machine import available_cpus
 from profiler.runner import Runner, slowed
 from runtime.itinerary import OUTPUT, STATUS, SegmentOrder, StageOrder, WorkOrder, control, leg
@@ -49,7 +51,9 @@ class Worker:
         self.device = device
         self._transport = transport
         self._stopping = threading.Event()
-        self._computing = threading.Lock()  # a device runs one bundle at a time, as it was profiled
+        # A device runs one bundle at a time, as it was profiled; it packs and unpacks in between, so that
+        # what the forecast adds up does not overlap.
+        self._computing = threading.Lock()
         self._reporting = threading.Lock()
         self._segments: list[_Segment] = []
         self._pacers: dict[Link, Pacer] = {}
@@ -105,7 +109,7 @@ class Worker:
         self.clocks = self._held.enter_context(Switch(variants, available_cpus()))
         for order in work.segments:
             runners = [load_stage(stage, work) for stage in order.stages]
-            self._segments.append(_Segment(self, order, runners, work.window))
+            self._segments.append(_Segment(self, order, runners, work))
 
     def sender(self, order: SegmentOrder) -> Sender:
         """The sending end of a segment, paced if its link is emulated; segments share a link's time."""
@@ -160,15 +164,20 @@ def load_stage(stage: StageOrder, work: WorkOrder) -> Runner:
 class _Segment:
     """Receives at one end, computes, sends at the other.
 
-    Marks it adds to a frame, in nanoseconds: when the tensors were ready here; begin and end of each
-    stage; when the outgoing link could take them.
+    Marks it adds to a frame, in nanoseconds: when the tensors were ready here; begin and end of decoding
+    (where it decodes), of each stage, and of encoding (where it encodes); when the outgoing link could
+    take them.
     """
 
-    def __init__(self, worker: Worker, order: SegmentOrder, runners: Sequence[Runner], window: int) -> None:
+    def __init__(
+        self, worker: Worker, order: SegmentOrder, runners: Sequence[Runner], work: WorkOrder
+    ) -> None:
         self._worker, self._order, self._runners = worker, order, runners
-        self._receiver: Receiver = ShapedReceiver(worker.transport.receiver(leg(order.place), window + 1))
+        self._slowdown = work.slowdown
+        incoming = worker.transport.receiver(leg(order.place), work.window + 1)
+        self._receiver: Receiver = ShapedReceiver(incoming)
         self._sender = worker.sender(order)
-        self._outgoing: queue.Queue[tuple[Frame, int] | None] = queue.Queue(window + 2)
+        self._outgoing: queue.Queue[tuple[Frame, int] | None] = queue.Queue(work.window + 2)
         self._threads = [
             threading.Thread(target=self._guard, args=(part,), daemon=True)
             for part in (self._compute, self._send)
@@ -205,18 +214,35 @@ class _Segment:
                 # A frame that waited for this thread was ready before it was fetched.
                 due_ns = max(frame.arrived_ns, frame.due_ns)
                 marks = [time.monotonic_ns() if due_ns >= called_ns else due_ns]
-                check_boundary(frame, self._order.inputs, self._order.boundary)
-                tensors = frame.tensors
-                for stage, runner in zip(self._order.stages, self._runners, strict=True):
-                    with self._worker.computing, self._worker.clocks.at(stage.variant):
-                        marks.append(time.monotonic_ns())
-                        tensors = runner(tensors)
-                        marks.append(time.monotonic_ns())
-                done = Frame(tensors, request=frame.request, marks=(*frame.marks, *marks))
+                check_boundary(frame, self._order.inputs, self._order.boundary, self._order.arrives)
+                done = self._processed(frame, marks)
                 # There is always room: the queue holds as many as the window lets into the pipeline.
                 self._outgoing.put_nowait((done, time.monotonic_ns()))
         finally:
             self._outgoing.put_nowait(None)
+
+    def _processed(self, frame: Frame, marks: list[int]) -> Frame:
+        """What goes on: decoded, computed and encoded as ordered."""
+        order, tensors = self._order, frame.tensors
+        codec, packed = frame.codec, frame.packed
+        if order.decodes:
+            with self._worker.computing:
+                tensors, *times = timed(lambda: unpack(frame.packed, frame.codec), self._slowdown)
+            marks += times
+            codec, packed = "raw", ()
+        for stage, runner in zip(order.stages, self._runners, strict=True):
+            with self._worker.computing, self._worker.clocks.at(stage.variant):
+                marks.append(time.monotonic_ns())
+                tensors = runner(tensors)
+                marks.append(time.monotonic_ns())
+        if order.encodes:
+            codec, plain = order.encodes, tensors
+            with self._worker.computing:
+                packed, *times = timed(lambda: pack(plain, codec), self._slowdown)
+            marks += times
+            tensors = ()
+        passed = (*frame.marks, *marks)
+        return Frame(tensors, codec=codec, packed=packed, request=frame.request, marks=passed)
 
     def _send(self) -> None:
         sent_ns = 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from planner.chain import Boundary, Bundle, Chain, InputSpec, Layer, ModelSource, TensorSpec
+from planner.codec_table import CODECS, CodecName, CodecRow
 from planner.fleet import Device, Fleet, Link
 from planner.plan import Baseline, Cost, Hop, Limits, Outcome, Plan, Proof, Stage, Variant
 from planner.recipe import CALIBRATORS, Policy, Recipe
@@ -34,12 +35,27 @@ def make_row(
     variant: Variant = VARIANTS[0],
     batch: int = 1,
     energy_j: float | None = None,
+    sqnr_db: float | None = None,
 ) -> ProfileRow:
     bundle = Bundle(start, stop)
     return ProfileRow(
         device, bundle, variant, batch, latency_s, latency_s, latency_s, 0.0, latency_s, 9, 0.0,
-        energy_j=energy_j,
+        sqnr_db=sqnr_db, energy_j=energy_j,
     )  # fmt: skip
+
+
+def make_codec_row(
+    device: str,
+    boundary: int,
+    codec: CodecName,
+    wire_bytes: int,
+    encode_s: float,
+    decode_s: float,
+    *,
+    batch: int = 1,
+    sqnr_db: float | None = None,
+) -> CodecRow:
+    return CodecRow(device, boundary, codec, batch, encode_s, decode_s, 9, wire_bytes, wire_bytes, sqnr_db)
 
 
 @dataclass(frozen=True)
@@ -51,16 +67,18 @@ class Instance:
 
 @st.composite
 def instances(draw: st.DrawFn) -> Instance:
-    """2-4 devices with 0-2 variants each, 1-5 layers, any links. Hypothesis draws the structure, a
-    seed the numbers: small whole ones in half of the instances, so that many plans tie."""
+    """2-4 devices with 0-2 variants each, 1-5 layers, any links; or fewer, and codecs. Hypothesis draws
+    the structure, a seed the numbers: small whole ones in half of the instances, so that many plans tie."""
     numbers = random.Random(draw(st.integers(0, 2**32)))
     ties = draw(st.booleans())
 
     def number(most: int) -> float:
         return numbers.randint(1, most) * 1.0 if ties else numbers.uniform(0.5, most)
 
-    chain = make_chain([numbers.randint(1, 30) * 1000 for _ in range(draw(st.integers(2, 6)))])
-    names = ["edge", "server", "cloud", "gpu"][: draw(st.integers(2, 4))]
+    coded = draw(st.booleans())  # each codec multiplies the plans there are
+    boundaries, most = draw(st.integers(2, 4 if coded else 6)), draw(st.integers(2, 3 if coded else 4))
+    chain = make_chain([numbers.randint(1, 30) * 1000 for _ in range(boundaries)])
+    names = ["edge", "server", "cloud", "gpu"][:most]
     devices = []
     for name in names:
         battery = draw(st.booleans())
@@ -94,10 +112,23 @@ def instances(draw: st.DrawFn) -> Instance:
                     continue
                 latency = len(bundle) * number(20) * 1e-3
                 metered = number(50) * 1e-3 if numbers.random() < 0.3 else None
+                sqnr = number(5) * 10.0 if variant.precision != "fp32" and numbers.random() < 0.9 else None
                 rows.append(
-                    make_row(name, bundle.start, bundle.stop, latency, variant=variant, energy_j=metered)
+                    make_row(
+                        *(name, bundle.start, bundle.stop, latency),
+                        **{"variant": variant, "energy_j": metered, "sqnr_db": sqnr},
+                    )
                 )
-    table = ProfileTable(chain, tuple(rows), left_out=left_out)
+    codecs = []
+    if coded:
+        kinds: tuple[CodecName, ...] = ("zstd", "int8")
+        for name, boundary, codec in itertools.product(names, range(len(chain) + 1), kinds):
+            if numbers.random() < 0.8:
+                size = max(chain.wire_bytes(boundary) * numbers.randint(1, 4) // 4, 1)
+                times = number(4) * 1e-3, number(4) * 1e-3
+                sqnr = number(5) * 10.0 if codec == "int8" and numbers.random() < 0.8 else None
+                codecs.append(make_codec_row(name, boundary, codec, size, *times, sqnr_db=sqnr))
+    table = ProfileTable(chain, tuple(rows), left_out=left_out, codecs=tuple(codecs))
     return Instance(chain, Fleet(names[0], sink, tuple(devices), links), table)
 
 
@@ -107,7 +138,7 @@ names = st.text(st.characters(categories=["L", "Nd"]) | st.sampled_from("-_."), 
 words = st.text(st.characters(categories=["L", "Nd"]) | st.sampled_from("-_. "), max_size=8)
 positive = st.floats(1e-9, 1e9)
 not_negative = st.just(0.0) | positive
-costs = st.builds(Cost, not_negative, not_negative)
+costs = st.builds(Cost, not_negative, not_negative, not_negative)
 variants = st.builds(Variant, names, names, st.none() | positive, st.booleans())
 devices = st.builds(Device, names, st.booleans(), st.none() | not_negative, not_negative)
 
@@ -220,7 +251,10 @@ def plans(draw: st.DrawFn) -> Plan:
             stages.append(Stage(draw(device), Bundle(start, stop), draw(variants), draw(costs)))
         for boundary, name in [*((s.bundle.start, s.device) for s in stages), (len(chain), fleet.sink)]:
             if name != at:
-                hops.append(Hop(boundary, (at, name), "raw", draw(st.integers(0, 2**40)), draw(costs)))
+                size, times = draw(st.integers(0, 2**40)), (draw(not_negative), draw(not_negative))
+                hops.append(
+                    Hop(boundary, (at, name), draw(st.sampled_from(CODECS)), size, draw(costs), *times)
+                )
             at = name
         return tuple(stages), tuple(hops)
 
@@ -233,7 +267,7 @@ def plans(draw: st.DrawFn) -> Plan:
         *(draw(not_negative) for _ in range(2)),
         draw(words),
     )
-    limits = Limits(draw(st.none() | positive), draw(st.none() | positive))
+    limits = Limits(*(draw(st.none() | positive) for _ in range(3)))
     by_hand = tuple(Baseline(draw(words), *path(), draw(costs)) for _ in range(draw(st.integers(0, 2))))
     notes = tuple(draw(st.lists(words, max_size=2)))
     batch = draw(st.integers(1, 64))

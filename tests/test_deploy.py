@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import os
@@ -164,7 +165,9 @@ def test_rows_by_hand(cut: CutModel) -> None:
     ms = 1_000_000
     # source: ready 0, stage 1..3, link free 4; other: ready 9, stage 10..12, link free 12; back: ready 15
     marks = tuple(ms * at for at in (0, 1, 3, 4, 9, 10, 12, 12, 15, 15))
-    rows = list(measured_rows(made, itinerary(made), Answer(5, (), marks), Verdict(0.25, None, None, None)))
+    rows = list(
+        measured_rows(made, itinerary(made), Answer(5, (), marks), Verdict(0.25, 0.01, None, None, None))
+    )
     seconds = [
         (row.kind, row.index, round(row.measured_s * 1e3, 6), round(row.queue_s * 1e3, 6)) for row in rows
     ]
@@ -172,6 +175,66 @@ def test_rows_by_hand(cut: CutModel) -> None:
         ("stage", 0, 2, 1), ("stage", 1, 2, 1), ("hop", 0, 5, 1), ("hop", 1, 3, 0), ("total", 0, 15, 3),
     ]  # fmt: skip
     assert (rows[-1].request, rows[-1].output_error) == (5, 0.25)
+
+
+def coded(made: Plan, *codecs: str) -> Plan:
+    """The plan with these codecs on its hops, forecast to take 1 ms to encode and 2 ms to decode."""
+    hops = tuple(
+        dataclasses.replace(
+            hop, codec=codec, encode_s=0.001, decode_s=0.002, cost=hop.cost + Cost(0.003, 0.0)
+        )
+        if codec != "raw"
+        else hop
+        for hop, codec in zip(made.hops, codecs, strict=True)
+    )
+    return dataclasses.replace(made, hops=hops)
+
+
+def test_rows_of_a_hop_in_a_codec_by_hand(cut: CutModel) -> None:
+    made = coded(plan(cut.chain, PLANS["all on the other"], fleet()), "int8", "raw")
+    ms = 1_000_000
+    # source: ready 0, encode 1..3, link free 4; other: ready 9, decode 10..12, stage 13..20, free 20; back 25
+    marks = tuple(ms * at for at in (0, 1, 3, 4, 9, 10, 12, 13, 20, 20, 25, 25))
+    answer, found = Answer(0, (), marks), Verdict(0.0, None, None, None, None)
+    rows = {(row.kind, row.index): row for row in measured_rows(made, itinerary(made), answer, found)}
+    seconds = {key: (round(row.measured_s * 1e3), round(row.queue_s * 1e3)) for key, row in rows.items()}
+    assert seconds == {
+        ("stage", 0): (7, 1), ("hop", 0): (9, 3), ("encode", 0): (2, 1), ("wire", 0): (5, 1),
+        ("decode", 0): (2, 1), ("hop", 1): (5, 0), ("total", 0): (25, 4),
+    }  # fmt: skip
+    assert [rows[kind, 0].forecast_s for kind in ("encode", "decode")] == [0.001, 0.002]
+    assert rows["wire", 0].forecast_s == pytest.approx(made.hops[0].cost.latency_s - 0.003)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "fp16", "int8", "int8-zstd"])
+def test_a_plan_with_codecs_computes_what_its_stages_and_codecs_do(
+    cut: CutModel, tmp_path: Path, codec: str
+) -> None:
+    """Over a relay, which passes on what was encoded; one segment encodes without computing."""
+    made = coded(plan(cut.chain, [("c", 0, 2, "torch"), ("a", 2, 3, "torch")], fleet("abc")), codec, codec)
+    segments = itinerary(made)
+    assert [(each.decodes, each.encodes) for each in segments] == [
+        (False, True), (False, False), (True, True), (False, False), (True, False),
+    ]  # fmt: skip
+    run = deploy(DeployRequest(made, tmp_path / "run", requests=4, concurrency=2, transport="in-process"), [])
+    assert Run.load(tmp_path / "run").rows == run.rows
+    assert run.deviation <= run.info.tolerance
+    assert made.exact == (codec == "zstd")
+    if made.exact:
+        assert run.largest_output_error < 1e-5
+    else:
+        assert run.output_sqnr_db is not None
+        assert run.output_sqnr_db > 15
+    kinds = [part.kind for part in run.comparisons()]
+    assert kinds[:4] == ["hop", "encode", "wire", "decode"]
+    for row in run.rows:
+        if row.kind == "total":
+            spent = sum(
+                each.measured_s
+                for each in run.rows
+                if each.request == row.request and each.kind in ("stage", "hop")
+            )
+            assert row.measured_s == pytest.approx(spent + row.queue_s, rel=1e-6)
 
 
 def test_a_plan_below_fp32_is_checked_against_its_own_bundles(cut: CutModel, tmp_path: Path) -> None:

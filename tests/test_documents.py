@@ -104,7 +104,7 @@ def test_a_path_that_does_not_lead_through_is_refused(
 
 def broken(change: Callable[[Any], object]) -> str:
     """The plan's JSON after ``change`` had its way with it."""
-    data = {"schema": "edgecut.plan/1", **to_data(PLAN)}
+    data = {"schema": "edgecut.plan/2", **to_data(PLAN)}
     change(data)
     return json.dumps(data)
 
@@ -114,7 +114,7 @@ FAULTS = {
     "unknown key within": (broken(lambda d: d["stages"][1].update(gpu=1)), "stages[1].gpu: unknown key 'gpu'"),
     "another unit": (broken(lambda d: d["stages"][0]["cost"].update(latency_ms=1)), "try: write latency_s, in seconds"),
     "missing key": (broken(lambda d: d.pop("proof")), "key 'proof' is missing"),
-    "other schema": (broken(lambda d: d.update(schema="edgecut.plan/2")), "found 'edgecut.plan/2'"),
+    "other schema": (broken(lambda d: d.update(schema="edgecut.plan/1")), "found 'edgecut.plan/1'"),
     "no schema": (broken(lambda d: d.pop("schema")), "no schema tag"),
     "text for a number": (broken(lambda d: d["cost"].update(energy_j="0")), "cost.energy_j"),
     "true for a number": (broken(lambda d: d.update(batch=True)), "batch"),
@@ -130,7 +130,7 @@ FAULTS = {
     "infinite": (broken(lambda d: d["cost"].update(latency_s=float("inf"))), "cost.latency_s"),
     "truncated": (broken(lambda d: None)[:200], "not JSON"),
     "empty": ("", "not JSON"),
-    "a list": ("[]", "expected a edgecut.plan/1 document, found list"),
+    "a list": ("[]", "expected a edgecut.plan/2 document, found list"),
     "deep": ("[" * 100_000, "is no document of ours"),
 }  # fmt: skip
 

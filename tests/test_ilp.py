@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import CHAIN, FLEET, hard_table, make_table
+from hypothesis import given
+from hypothesis import strategies as st
 
 import planner.dynamic
 import planner.ilp
@@ -48,8 +50,31 @@ def test_arcs_that_are_no_path_are_refused() -> None:
 
 def test_labels_are_dropped_only_where_another_beats_them() -> None:
     search = planner.dynamic._Search("latency", ceilings(Limits(max_energy_j=4.0)))
-    costs = np.array([[1.0, 3.0], [2.0, 2.999], [2.0, 3.0], [1.0, 5.0], [0.5, 4.1], [3.0, 1.0]])
-    assert search.front([costs[:3], costs[3:]]).tolist() == [[1.0, 3.0], [2.0, 2.999], [3.0, 1.0]]
+    costs = np.array(
+        [
+            [1.0, 3.0, 9.0],
+            [2.0, 2.999, 9.0],
+            [2.0, 3.0, 9.0],
+            [1.0, 5.0, 9.0],
+            [0.5, 4.1, 9.0],
+            [3.0, 1.0, 9.0],
+        ]
+    )
+    kept = [[1.0, 3.0, 9.0], [2.0, 2.999, 9.0], [3.0, 1.0, 9.0]]
+    assert search.front([costs[:3], costs[3:]]).tolist() == kept
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=40))
+def test_with_two_limits_no_label_that_another_beats_in_all_is_kept(points: list[tuple[int, ...]]) -> None:
+    search = planner.dynamic._Search("latency", ceilings(Limits(max_energy_j=5.5, min_sqnr_db=0.001)))
+    search.most[2] = 5.5
+    kept = {tuple(cost) for cost in search.front([np.array(points, dtype=float)]).tolist()}
+    within = {point for point in points if point[1] <= 5.5 and point[2] <= 5.5}
+    assert kept == {
+        point
+        for point in within
+        if not any(all(a <= b for a, b in zip(other, point, strict=True)) for other in within - {point})
+    }
 
 
 def test_labels_that_run_out_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:

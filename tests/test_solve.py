@@ -13,7 +13,8 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 from strategies import Instance, instances, make_chain, make_row
 
-from planner.cost import Objective, ceilings
+from planner.codec_table import CODECS
+from planner.cost import Criterion, Objective, ceilings
 from planner.errors import InfeasibleError, InputError, MismatchError, PlanningError
 from planner.fleet import Device, Fleet
 from planner.plan import Limits, Outcome, Plan
@@ -21,6 +22,7 @@ from planner.solver import NO_LIMITS, solve
 from planner.table import ProfileTable
 
 NAMES: tuple[Objective, Objective] = ("latency", "energy")
+CRITERIA: tuple[Criterion, ...] = ("latency", "energy", "noise")
 
 
 def column(objective: Objective) -> int:
@@ -32,7 +34,9 @@ def value(plan: Plan, objective: Objective) -> float:
 
 
 def solved(instance: Instance, objective: Objective, limits: Limits = NO_LIMITS) -> Plan:
-    return solve(instance.chain, instance.fleet, instance.table, objective=objective, limits=limits)
+    return solve(
+        instance.chain, instance.fleet, instance.table, objective=objective, limits=limits, codecs=CODECS
+    )
 
 
 # Against enumeration -------------------------------------------------------------------------------
@@ -40,18 +44,19 @@ def solved(instance: Instance, objective: Objective, limits: Limits = NO_LIMITS)
 
 @st.composite
 def limits_near(draw: st.DrawFn, plans: list[Enumerated]) -> Limits:
-    """Limits that bind: between the least of one criterion and what the best in the other needs, a
-    little below the least, or none."""
-    ends = [
-        [min(plans, key=lambda plan, by=by: plan[by])[place] for by in (place, 1 - place)] for place in (0, 1)
-    ]
+    """Limits that bind: between the least of one criterion and what the best in another needs, a little
+    below the least, or none."""
 
-    def limit(least: float, enough: float) -> float | None:
+    def limit(place: int) -> float | None:
         share = draw(st.sampled_from([None, 0.5, 0.25, None, 0.75, 0.0, 1.0, -0.1]))
-        value = least * 0.9 if share == -0.1 else least + (enough - least) * (share or 0.0)
-        return None if share is None else max(value, 1e-9)
+        if share is None:
+            return None
+        other = draw(st.sampled_from([0, 1]))
+        least, enough = (min(plans, key=lambda plan: plan[by])[place] for by in (place, other))  # type: ignore[arg-type,type-var]
+        return max(least * 0.9 if share == -0.1 else least + (enough - least) * share, 1e-9)  # type: ignore[operator,type-var]
 
-    return Limits(*(limit(*pair) for pair in ends))
+    latency, energy, noise = map(limit, range(3))
+    return Limits(latency, energy, None if noise is None or noise >= 1 else -10 * math.log10(noise))
 
 
 @given(instances(), st.sampled_from(NAMES), st.data())
@@ -66,7 +71,7 @@ def test_optimum_equals_enumeration(instance: Instance, objective: Objective, da
         return
     limits = data.draw(limits_near(plans))
     most = ceilings(limits)
-    within = [plan for plan in plans if plan[0] <= most["latency"] and plan[1] <= most["energy"]]
+    within = keeping(plans, most)
     event(f"{'some' if within else 'no'} plan within {sum(map(math.isfinite, most.values()))} limits")
     if not within:
         with pytest.raises(InfeasibleError) as caught:
@@ -77,41 +82,52 @@ def test_optimum_equals_enumeration(instance: Instance, objective: Objective, da
     plan = solved(instance, objective, limits)
     first, second = column(objective), 1 - column(objective)
     best = min(cost[first] for cost in within)
-    found = (plan.cost.latency_s, plan.cost.energy_j)
+    found = (plan.cost.latency_s, plan.cost.energy_j, plan.cost.noise)
     assert found[first] == pytest.approx(best, rel=1e-8, abs=1e-15)
-    assert found[0] <= most["latency"] * (1 + 1e-8)
-    assert found[1] <= most["energy"] * (1 + 1e-8)
+    for value, name in zip(found, CRITERIA, strict=True):
+        assert value <= most[name] * (1 + 1e-8)
     assert plan.proof.objective_value == found[first]
     assert plan.proof.bound <= plan.proof.objective_value
     assert plan.proof.outcome is Outcome.OPTIMAL
     assert plan.proof.gap < 1e-8
     assert plan.proof.check.startswith("dynamic programme agrees")
     # Of the equally good plans, the least in the other criterion, each part counting 1 ns or 1 nJ.
-    preference = [cost[second] + 1e-9 * len(cost[2]) for cost in within if cost[first] <= best * (1 + 1e-10)]
+    preference = [cost[second] + 1e-9 * len(cost[3]) for cost in within if cost[first] <= best * (1 + 1e-10)]
     parts = len(plan.stages) + len(plan.hops)
     assert found[second] + 1e-9 * parts <= min(preference) * (1 + 1e-8) + 1e-11
 
 
-def check_nearest(error: InfeasibleError, plans: list[Enumerated], most: dict[Objective, float]) -> None:
-    """The values in the message are the least attainable ones, rounded up to four digits."""
-    printed = [
-        float(text) / 1e3 for text in re.findall(r"least (?:possible|latency|energy) is (\S+)", error.message)
+def keeping(plans: list[Enumerated], most: dict[Criterion, float]) -> list[Enumerated]:
+    """The plans within these ceilings; a criterion that is not named has none."""
+    return [
+        plan
+        for plan in plans
+        if all(plan[CRITERIA.index(name)] <= ceiling for name, ceiling in most.items())  # type: ignore[operator]
     ]
-    least = {name: min(plan[column(name)] for plan in plans) for name in NAMES}
-    expected = [least[name] for name in NAMES if least[name] > most[name]]
-    if not expected:
-        assert "no plan keeps both limits" in error.message
-        expected = [
-            min(
-                plan[column(name)]
-                for plan in plans
-                if plan[1 - column(name)] <= most[NAMES[1 - column(name)]]
-            )
-            for name in NAMES
-        ]
-    assert len(printed) == len(expected)
-    for shown, wanted in zip(sorted(printed), sorted(expected), strict=True):
-        assert wanted * (1 - 1e-9) <= shown <= wanted * 1.0011
+
+
+def check_nearest(error: InfeasibleError, plans: list[Enumerated], most: dict[Criterion, float]) -> None:
+    """The values in the message are the best attainable ones, rounded to four digits to the safe side."""
+    called = {"max_latency": "latency", "max_energy": "energy", "min_sqnr": "noise"}
+    least = {name: min(plan[place] for plan in plans) for place, name in enumerate(CRITERIA)}
+    too_tight = [name for name in CRITERIA if least[name] > most[name]]  # type: ignore[operator]
+    clauses = re.findall(
+        r"(?:no plan|within) .*?(?=; no plan|; within|$)", error.message.split("limits: ")[-1]
+    )
+    assert len(clauses) == len(too_tight) or not too_tight
+    assert clauses
+    for clause in clauses:
+        limits = [called[name] for name in re.findall(r"\((\w+)\)", clause)]
+        shown, unit = re.search(r" is (\S+) (ms|mJ|dB)", clause).groups()  # type: ignore[union-attr]
+        name: Criterion = {"ms": "latency", "mJ": "energy", "dB": "noise"}[unit]  # type: ignore[assignment]
+        ceilings = {} if limits == [name] else {other: most[other] for other in limits}  # type: ignore[index]
+        wanted = min(plan[CRITERIA.index(name)] for plan in keeping(plans, ceilings))  # type: ignore[arg-type]
+        assert wanted > most[name]  # type: ignore[operator]
+        if name == "noise":
+            assert -10 * math.log10(wanted) == pytest.approx(float(shown), rel=1e-3)  # type: ignore[arg-type]
+            assert 10 ** (-float(shown) / 10) >= wanted * (1 - 1e-9)  # type: ignore[operator]
+        else:
+            assert wanted * (1 - 1e-9) <= float(shown) / 1e3 <= wanted * 1.0011  # type: ignore[operator]
 
 
 @given(instances(), st.sampled_from(NAMES))

@@ -101,7 +101,7 @@ def test_noise_is_refused(noise: bytes) -> None:
     ("offset", "code", "value", "expected"),
     [
         (0, "4s", b"HTTP", "magic"),
-        (4, "B", 9, "version 1"),
+        (4, "B", 9, "version 2"),
         (5, "B", 7, "kind"),
         (6, "H", 0xFFFF, "65535 marks"),
         (8, "H", 0xFFFF, "for tensor 3"),
@@ -173,7 +173,7 @@ def test_any_layout_travels(array: np.ndarray[Any, Any]) -> None:
         (Frame((np.array([object()]),)), "found object"),
         (Frame((np.zeros((2, 0), np.int8),)), "no empty one"),
         (Frame((np.zeros((1,) * 17, np.int8),)), "at most 16 axes"),
-        (Frame((np.zeros(1),), body={}), "found both"),
+        (Frame((np.zeros(1),), body={}), "found more than one"),
         (Frame(body={"a": float("nan")}), "not JSON"),
         (Frame(body={"a": object()}), "not JSON"),
         (Frame(request=-1), "does not fit"),

@@ -75,13 +75,20 @@ def deploy(
     out.print(f"wrote {folder}", soft_wrap=True)
 
 
+_PARTS = ("encode", "wire", "decode")
+
+
 def show_run(run: Run) -> None:
     from runtime.console import console, milliseconds, percent, table
 
     info = run.info
     rows = [
         (
-            f"hop {part.label}" if part.kind == "hop" else part.label,
+            f"hop {part.label}"
+            if part.kind == "hop"
+            else f"  {part.label}"
+            if part.kind in _PARTS
+            else part.label,
             milliseconds(part.forecast_s),
             milliseconds(part.measured_s),
             percent(part.error),
@@ -98,11 +105,16 @@ def show_run(run: Run) -> None:
     out.print(f"throughput: {rate:.2f} samples/s over {info.transport}")
     out.print(run.verdict(), style="bold")
     difference = f"they differ by {run.deviation:.1e}, tolerated {info.tolerance:.0e}"
-    if all(stage.variant.precision == "fp32" for stage in info.plan.stages):
+    if info.plan.exact:
         out.print(f"outputs equal the whole model's: {difference}")
     else:
-        out.print(f"outputs equal those of the same bundles in one process: {difference}")
-        out.print(f"against the whole model in fp32 they differ by {run.largest_output_error:.1e}")
+        out.print(f"outputs equal those of the same stages in one process: {difference}")
+        sqnr_db = run.output_sqnr_db
+        said = f": {sqnr_db:.1f} dB, forecast {info.plan.cost.sqnr_db:.1f} dB" if sqnr_db else ""
+        out.print(
+            f"against the whole model in fp32 they differ by {run.largest_output_error:.1e}{said}",
+            soft_wrap=True,
+        )
     if run.top1_agreement is not None:
         out.print(f"top-1 agreement with the fp32 model: {run.top1_agreement:.1%}")
     if run.accuracy is not None:

@@ -34,6 +34,15 @@ if TYPE_CHECKING:
 )
 @click.option("--max-energy-mj", type=float, help="At most so many millijoules per inference.")
 @click.option("--max-latency-ms", type=float, help="At most so many milliseconds per inference.")
+@click.option(
+    "--min-sqnr-db", type=float, help="Signal to noise that fewer bits must leave, over the whole plan."
+)
+@click.option(
+    "--codecs",
+    "codec_names",
+    metavar="all|none|LIST",
+    help="Codecs that hops may use.  [default: lossless ones; all with --min-sqnr-db]",
+)
 @click.option("--batch", type=click.IntRange(min=1), help="Batch to plan for, where tables hold several.")
 @click.option(
     "--time-limit",
@@ -53,6 +62,8 @@ def solve(
     objective: Any,
     max_energy_mj: float | None,
     max_latency_ms: float | None,
+    min_sqnr_db: float | None,
+    codec_names: str | None,
     batch: int | None,
     time_limit_s: int,
     output: Path,
@@ -61,6 +72,7 @@ def solve(
 
     Prints the plan, what each part costs, and what it gains over the plans one would try by hand.
     """
+    from planner.codec_table import codecs_named
     from planner.errors import InputError
     from planner.fleet_file import load_fleet
     from planner.plan import Limits
@@ -72,6 +84,7 @@ def solve(
         limits = Limits(
             max_latency_ms / 1e3 if max_latency_ms is not None else None,
             max_energy_mj / 1e3 if max_energy_mj is not None else None,
+            min_sqnr_db,
         )
     except ValueError as error:
         raise InputError(str(error), "give a limit above 0, or none") from None
@@ -83,6 +96,7 @@ def solve(
         objective=objective,
         limits=limits,
         batch=batch,
+        codecs=codecs_named(codec_names) if codec_names is not None else None,
         time_limit_s=time_limit_s,
     )
     plan.save(output)
@@ -94,15 +108,11 @@ def solve(
 
 def check_output(file: Path) -> None:
     """Refuse to write a plan over something else."""
-    from planner.documents import read_json
-    from planner.errors import DocumentError, InputError
-    from planner.plan import SCHEMA
+    from planner.errors import InputError
+    from planner.plan import is_plan
 
-    if file.exists():
-        try:
-            read_json(file, SCHEMA)
-        except DocumentError:
-            raise InputError(f"{file} exists and is no plan", "pass another --output") from None
+    if file.exists() and not is_plan(file):
+        raise InputError(f"{file} exists and is no plan", "pass another --output")
 
 
 def show_plan(plan: Plan) -> None:
@@ -115,8 +125,10 @@ def show_plan(plan: Plan) -> None:
         for stage in plan.stages
     ]
     for hop in plan.hops:
-        route = " → ".join(hop.route)
-        shown = (route, f"at {hop.boundary}", hop.codec, megabytes(hop.wire_bytes), hop.cost)
+        route, codec = " → ".join(hop.route), str(hop.codec)
+        if hop.codec != "raw":
+            codec += f" ({milliseconds(hop.encode_s)} + {milliseconds(hop.decode_s)} ms)"
+        shown = (route, f"at {hop.boundary}", codec, megabytes(hop.wire_bytes), hop.cost)
         parts.append((2 * hop.boundary, shown))
     rows = [
         (where, what, how, size, milliseconds(cost.latency_s), millijoules(cost.energy_j))
@@ -132,6 +144,8 @@ def show_plan(plan: Plan) -> None:
         f"{proof.build_s + proof.solve_s:.2f} s; {proof.check}",
         soft_wrap=True,
     )
+    if plan.cost.noise:
+        out.print(f"forecast signal to noise at the output: {plan.cost.sqnr_db:.1f} dB")
     for note in plan.notes:
         out.print(f"note: {note}", style="yellow", soft_wrap=True)
     out.print()
