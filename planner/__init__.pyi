@@ -1,4 +1,5 @@
 from .chain import Boundary, Bundle, Chain, InputSpec, Layer, ModelSource, TensorSpec
+from .codec_table import CodecRow
 from .cost import CostModel
 from .errors import EdgecutError
 from .fleet import Device, Emulation, Fleet, Link
@@ -14,6 +15,7 @@ __all__ = [
     "Boundary",
     "Bundle",
     "Chain",
+    "CodecRow",
     "Cost",
     "CostModel",
     "Device",

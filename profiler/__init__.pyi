@@ -1,3 +1,4 @@
+from .codec_bench import measure_codecs
 from .cut import CutModel, cut_model
 from .model import LoadedModel, load_model
 from .placement import Placement, placement
@@ -21,6 +22,7 @@ __all__ = [
     "Session",
     "cut_model",
     "load_model",
+    "measure_codecs",
     "placement",
     "profile",
     "write_samples",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from planner.chain import Bundle, ModelSource
+from planner.codec_table import CodecName
 from planner.errors import InputError
 from planner.plan import Variant
 from planner.recipe import Calibration
@@ -65,7 +66,7 @@ class ProfileRequest:
     calibration: Calibration = field(default_factory=Calibration)
     frequency: str | None = None
     meter: str | None = None
-    codecs: tuple[str, ...] = ()
+    codecs: tuple[CodecName, ...] = ()
     root: Path = Path("/")
 
 

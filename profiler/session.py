@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from types import TracebackType
 
+from planner.codec_table import CodecRow
 from planner.errors import BundleError, EnergyError
 from planner.plan import Variant
 from planner.recipe import Calibration, Recipe
@@ -23,6 +24,7 @@ from planner.table import ProfileRow
 from profiler import backends
 from profiler.bundles import OpenBundle
 from profiler.clocks import Switch, plan_frequencies
+from profiler.codec_bench import measure_codecs
 from profiler.cut import CutModel, cut_model
 from profiler.drift import drift, drift_point, reference_bundle
 from profiler.energy.meter import Meter, open_meter
@@ -38,13 +40,14 @@ from profiler.samples import SampleStore
 
 
 def profile(request: ProfileRequest, progress: Progress = lambda step: None) -> ProfileSummary:
-    """Measure every bundle not yet in the table; ``progress`` is told after each visit and bundle.
+    """Measure every bundle not yet in the table, and codecs; ``progress`` is told after each visit and bundle.
 
     A variant that this machine lacks, and a bundle that a backend cannot run, are left out by name.
     Raises an ``EdgecutError``, also where no variant is left; what was measured before it is in the table.
     """
     with Session(request) as session:
         session.measure(session.missing(), progress)
+        session.measure_codecs()
     summary = session.summary
     if not summary.measured + summary.resumed and summary.left_out:
         raise BundleError(summary.left_out[0].reason, "no bundle could be measured: use another backend")
@@ -158,6 +161,21 @@ class Session:
                                 tell(key, min(work[key] / self.request.protocol.rounds, left[key]))
         self.summary.drift = drift(self.journal.sidecar.drift)
         return [results[key] for key in wanted]
+
+    def measure_codecs(self) -> list[CodecRow]:
+        """The codecs asked for at every boundary, beside the table; what is there already is kept."""
+        if not self.request.codecs:
+            return []
+        with placed(self.request.placement):
+            return measure_codecs(
+                self.store,
+                self.chain,
+                device=self.request.device,
+                place=self.request.placement,
+                batches=self.request.batches,
+                table=self.request.output,
+                codecs=self.request.codecs,
+            )
 
     def _note_meter(self, meter: Meter) -> None:
         try:

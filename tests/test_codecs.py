@@ -14,6 +14,7 @@ from cases import CHAIN, FLEET, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
+from sources import TINY
 from strategies import make_codec_row, make_row
 
 from planner.chain import Boundary, TensorSpec
@@ -43,8 +44,13 @@ from planner.errors import (
 from planner.plan import Limits, Variant
 from planner.solver import solve
 from planner.table import ProfileTable
-from profiler.codec_bench import measure_codec
+from profiler.codec_bench import measure_codec, measure_codecs
 from profiler.codecs import Form, Packed, pack, timed, unpack
+from profiler.cut import cut_model
+from profiler.inputs import Sample
+from profiler.model import load_model
+from profiler.placement import Placement
+from profiler.samples import SampleStore, write_samples
 from runtime.wire import Frame, check_boundary, decode, encode
 
 SHAPES = hn.array_shapes(min_dims=1, max_dims=4, max_side=6)
@@ -374,10 +380,47 @@ def test_an_emulated_device_takes_as_much_longer_as_its_slowdown_says() -> None:
     assert end_ns - begin_ns >= 7 * inner_ns
 
 
-def test_codecs_beside_a_table_of_another_device_are_refused(tmp_path: Path) -> None:
-    from profiler.codec_bench import measure_codecs
-    from profiler.placement import Placement
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> SampleStore:
+    cut = cut_model(load_model(TINY))
+    folder = tmp_path_factory.mktemp("codecs") / "samples"
+    numbers = np.random.default_rng(0)
+    shape = cut.chain.boundaries[0].tensors[0].shape
+    samples = [Sample(f"{k}", f"{k}" * 64, (numbers.random(shape, np.float32),)) for k in range(3)]
+    write_samples(cut, samples, folder)
+    return SampleStore(folder, cut.chain)
 
+
+def test_a_killed_measurement_resumes(store: SampleStore, tmp_path: Path) -> None:
+    chain, told = store._chain, []
+
+    def measure(table: Path) -> list[CodecRow]:
+        told.clear()
+        options = {"device": "edge", "place": Placement(1, (0,)), "batches": [1, 2], "runs": 2}
+        return measure_codecs(
+            store, chain, table=table, codecs=["int8", "zstd"], progress=told.append, **options
+        )  # type: ignore[arg-type]
+
+    rows = measure(tmp_path / "edge.csv")
+    keys = [
+        ("edge", k, codec, batch)
+        for batch in (1, 2)
+        for k in range(len(chain) + 1)
+        for codec in ("int8", "zstd")
+    ]
+    assert [row.key for row in rows] == keys
+    file = codec_file(tmp_path / "edge.csv")
+    assert load_codec_rows(file) == rows == told
+    text = file.read_text()
+    for size in (10, len(codec_header()) + 20, len(text) // 2, len(text) - 1, len(text)):
+        file.write_text(text[:size])
+        whole = max(text[:size].count("\n") - 1, 0)
+        assert [row.key for row in measure(tmp_path / "edge.csv")] == keys
+        assert load_codec_rows(file)[:whole] == rows[:whole]
+        assert told.count(None) == whole
+
+
+def test_codecs_beside_a_table_of_another_device_are_refused(tmp_path: Path) -> None:
     append_codec_row(tmp_path / "edge.codecs.csv", ROW)
     with pytest.raises(MismatchError, match="rows of device 'edge', not 'phone'"):
         measure_codecs(

@@ -413,7 +413,7 @@ def test_a_damaged_run_says_where(cut: CutModel, tmp_path: Path) -> None:
     for text, says in (
         (whole.replace("measured_s", "measured_ms"), "write measured_s"),
         (whole.replace("stage", "stagge", 1), "line 2"),
-        (whole + "1,2\n", "expected 11 cells"),
+        (whole + "1,2\n", "expected 12 cells"),
     ):
         table.write_text(text)
         with pytest.raises(DocumentError, match=says):

@@ -529,7 +529,15 @@ def test_placement_is_restored() -> None:
 
 def test_the_sidecar_names_the_conditions(tmp_path: Path) -> None:
     make_samples(TINY, tmp_path / "samples")
-    profile(request(tmp_path, variants=(Variant("torch"),), placement=placement(threads=1, cpus=(0,))))
+    asked = request(
+        tmp_path,
+        variants=(Variant("torch"),),
+        placement=placement(threads=1, cpus=(0,)),
+        codecs=("raw", "zstd"),
+    )
+    profile(asked)
+    rows = ProfileTable.load([tmp_path / "edge.csv"]).codecs
+    assert [(row.boundary, row.codec) for row in rows] == [(boundary, "zstd") for boundary in range(4)]
     sidecar = Sidecar.load(tmp_path / "edge.json")
     assert sidecar.environment.threads == 1
     assert sidecar.environment.cpus == (0,)

@@ -14,6 +14,7 @@ from runtime.commands.options import FILE, FOLDER, model_options, parse_numbers,
 from runtime.commands.variants import variant_options
 
 if TYPE_CHECKING:
+    from planner.codec_table import CodecName
     from profiler.timing import Protocol
 
 
@@ -24,6 +25,13 @@ def check_frequency(ctx: click.Context, option: click.Parameter, value: str | No
 
         parse(value)
     return value
+
+
+def check_codecs(ctx: click.Context, option: click.Parameter, value: str) -> tuple[CodecName, ...]:
+    """all, none, or codecs joined by commas."""
+    from planner.codec_table import codecs_named
+
+    return codecs_named(value)
 
 
 @click.command()
@@ -58,6 +66,14 @@ def check_frequency(ctx: click.Context, option: click.Parameter, value: str | No
     metavar="auto|NAME[:WHERE]",
     help="Meter the energy of each bundle; `edgecut doctor` lists the meters.",
 )
+@click.option(
+    "--codecs",
+    callback=check_codecs,
+    default="all",
+    show_default=True,
+    metavar="all|none|LIST",
+    help="Ways to pack what crosses a boundary (zstd, fp16, int8, int8-zstd), to measure beside the table.",
+)
 @protocol_options
 @click.option("--samples", type=FOLDER, help="Stored feature maps.  [default: samples/MODEL]")
 @click.option(
@@ -74,6 +90,7 @@ def profile(
     cpus: tuple[int, ...] | None,
     frequency: str | None,
     meter: str | None,
+    codecs: tuple[CodecName, ...],
     protocol: Protocol,
     samples: Path | None,
     output: Path | None,
@@ -113,6 +130,7 @@ def profile(
         calibration=calibration,
         frequency=frequency,
         meter=meter,
+        codecs=codecs,
     )
     with progress_bar(f"{source.name} on {device}", 1.0) as advance:
 
