@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+
 from planner.documents import document
 from planner.errors import UnknownNameError
+
+_ADDRESS = re.compile(r"tcp/(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
+
+
+def check_address(address: str) -> str:
+    """The host of ``tcp/HOST:PORT``. Raises ``ValueError`` for anything else."""
+    found = _ADDRESS.fullmatch(address)
+    if not found or int(found[2]) > 65535:
+        raise ValueError(f"address {address!r}: write tcp/HOST:PORT, such as tcp/192.168.1.5:7447")
+    return found[1].strip("[]")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches ``tcp/HOST:PORT``. Raises ``ValueError`` as ``check_address``."""
+    host = check_address(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @document()
@@ -31,7 +53,8 @@ class Device:
     """A machine.
 
     ``battery``: its energy counts. ``active_power_w``: mean power while computing, used where a
-    profile has no metered energy. ``idle_power_w``: power while it waits.
+    profile has no metered energy. ``idle_power_w``: power while it waits. ``address``: where its agent
+    listens, such as tcp/192.168.1.5:7447.
     """
 
     name: str
@@ -39,12 +62,15 @@ class Device:
     active_power_w: float | None = None
     idle_power_w: float = 0.0
     emulate: Emulation | None = None
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isalnum() or c in "-_." for c in self.name):
             raise ValueError(f"device name {self.name!r}: use letters, digits, '-', '_' and '.'")
         if (self.active_power_w is not None and self.active_power_w < 0) or self.idle_power_w < 0:
             raise ValueError(f"device {self.name}: a power is negative")
+        if self.address is not None:
+            check_address(self.address)
 
 
 @document()

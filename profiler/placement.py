@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from planner.errors import InputError
 from planner.fleet import Emulation
 from planner.sidecar import Environment
@@ -49,6 +47,8 @@ def placement(
 @contextmanager
 def placed(place: Placement) -> Iterator[None]:
     """Run on these processors with so many threads; what was there before is restored on the way out."""
+    import torch
+
     tune_allocator()
     before, threads = available_cpus(), torch.get_num_threads()
     try:

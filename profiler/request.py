@@ -92,7 +92,7 @@ class ProfileSummary:
     drift: float | None = None
     unchanged_by_fusion: bool = False
     idle_power_w: float | None = None
-    unmetered: dict[Key, str] = field(default_factory=dict)
+    unmetered: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from planner.chain import Bundle, Chain
+from planner.chain import Bundle, Chain, ModelSource
 from planner.documents import document, file_digest, read_document, read_json, write_document
 from planner.errors import DocumentError, InputError, MismatchError, ModelError, StorageError
 from profiler.cut import CutModel
@@ -159,20 +159,25 @@ def _manifest(
     return Manifest(chain.digest, entries, tuple(files))
 
 
+def read_manifest(folder: Path, source: ModelSource) -> Manifest:
+    """What a store holds. Raises ``DocumentError`` where there is none."""
+    file = folder / "manifest.json"
+    if not file.exists():
+        remedy = f"edgecut samples {source.arguments}, or pass --samples FOLDER"
+        raise DocumentError(file, "", "no stored feature maps", remedy)
+    return read_document(Manifest, file, SCHEMA)
+
+
 class SampleStore:
     """Stored feature maps, opened for a chain; arrays are read as they are needed."""
 
     def __init__(self, folder: Path, chain: Chain) -> None:
-        file = folder / "manifest.json"
-        command = f"edgecut samples {chain.source.arguments}"
-        if not file.exists():
-            raise DocumentError(file, "", "no stored feature maps", f"{command}, or pass --samples FOLDER")
-        self.manifest = read_document(Manifest, file, SCHEMA)
+        self.manifest = read_manifest(folder, chain.source)
         if self.manifest.chain_digest != chain.digest:
             raise MismatchError(
                 f"{folder} holds feature maps of {self.manifest.chain_digest[:12]}, not of "
                 f"{chain.source.label} {chain.digest[:12]} (other weights or granularity)",
-                command,
+                f"edgecut samples {chain.source.arguments}",
             )
         self._folder = folder
         self._chain = chain

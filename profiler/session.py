@@ -192,7 +192,7 @@ class Session:
             if found.valid:
                 row = replace(row, energy_j=found.energy_j)
             else:
-                self.summary.unmetered[key] = found.reason
+                self.summary.unmetered.append(f"{key.bundle} {key.variant}: {found.reason}")
         self.journal.append(row)
         self.summary.measured += 1
         if not row.stable:

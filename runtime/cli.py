@@ -8,6 +8,7 @@ import sys
 import click
 
 from planner.errors import EdgecutError
+from runtime.commands.agent import agent
 from runtime.commands.bench import bench
 from runtime.commands.build import build
 from runtime.commands.clocks import clocks
@@ -34,6 +35,7 @@ def cli() -> None:
     edgecut inspect alexnet                               see the layers
     edgecut samples alexnet                               store feature maps of real images
     edgecut profile alexnet --device edge --fleet F       measure every bundle, on each device
+    edgecut profile alexnet --fleet F                     the same on all devices, by their agents
     edgecut solve --fleet F --profiles profiles/*.csv     find the best split, with its proof
     edgecut deploy plan.json                              run it
     edgecut report runs/MODEL-TIME -o report              see forecast beside measurement
@@ -41,7 +43,8 @@ def cli() -> None:
 
 
 for command in (
-    doctor, clocks, inspect, verify, samples, bench, build, profile, energy, import_, solve, deploy, report,
+    doctor, clocks, inspect, verify, samples, bench, build, agent, profile, energy, import_, solve, deploy,
+    report,
 ):  # fmt: skip
     cli.add_command(command)
 

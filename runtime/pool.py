@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-import sys
 import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
 
 from planner.errors import WorkerError
 from profiler.placement import Placement
+from runtime.processes import STOP_TIMEOUT_S, DeviceProcess
 from runtime.transport import Hub, InProcessTransport, Transport
 from runtime.worker import Worker
-
-STOP_TIMEOUT_S = 10.0
 
 
 class Pool(ABC):
@@ -45,50 +40,33 @@ class ProcessPool(Pool):
         network = ZenohTransport()
         self.transport, self._endpoint = network, network.endpoint
         self._folder = folder
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, DeviceProcess] = {}
 
     def start(self, device: str, placement: Placement) -> None:
-        command = [sys.executable, "-m", "runtime.worker_process", "--device", device]
-        command += ["--connect", self._endpoint, "--cpus", ",".join(map(str, placement.cpus))]
-        threads = str(placement.threads)
-        with self._log(device).open("wb") as log:
-            self._processes[device] = subprocess.Popen(
-                command,
-                env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                # Ctrl-C is the coordinator's to handle: it stops the workers in order.
-                start_new_session=True,
-            )
+        self._processes[device] = DeviceProcess(
+            "runtime.worker_process",
+            ["--device", device, "--connect", self._endpoint],
+            placement.cpus,
+            placement.threads,
+            self._folder / f"worker-{device}.log",
+        )
 
     def check(self) -> None:
         for device, process in self._processes.items():
-            code = process.poll()
-            if code is not None:
-                lines = self._log(device).read_text(errors="replace").strip().splitlines()
-                said = f": {lines[-1]}" if lines else ""
-                how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-                raise WorkerError(f"the worker of {device} {how}{said}", "deploy again")
+            how = process.ended()
+            if how is not None:
+                raise WorkerError(f"the worker of {device} {how}", "deploy again")
 
     def stop(self, told: bool) -> None:
         try:
             for process in self._processes.values():
-                if process.stdin and not told:
-                    process.stdin.close()  # which ends it
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(STOP_TIMEOUT_S)
+                if not told:
+                    process.hang_up()
+                process.wait()
         finally:
             for process in self._processes.values():
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-                if process.stdin:
-                    process.stdin.close()
+                process.kill()
             self.transport.close()
-
-    def _log(self, device: str) -> Path:
-        return self._folder / f"worker-{device}.log"
 
 
 class ThreadPool(Pool):

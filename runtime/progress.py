@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -10,9 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from runtime.console import console
 
 
-@contextmanager
-def progress_bar(what: str, total: float) -> Iterator[Callable[..., None]]:
-    """Yields ``advance(amount=1, note="")``."""
+def _progress() -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -23,10 +21,24 @@ def progress_bar(what: str, total: float) -> Iterator[Callable[..., None]]:
         TextColumn("{task.fields[note]}", markup=False),
     )
     out = console(stderr=True)
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+    return Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
+
+
+@contextmanager
+def progress_bar(what: str, total: float) -> Iterator[Callable[..., None]]:
+    """Yields ``advance(amount=1, note="")``."""
+    with _progress() as progress:
         task = progress.add_task(what, total=total, note="")
 
         def advance(amount: float = 1, note: str = "") -> None:
             progress.update(task, advance=amount, note=note)
 
         yield advance
+
+
+@contextmanager
+def progress_lines(names: Sequence[str]) -> Iterator[Callable[[str, float, str], None]]:
+    """A bar for each name. Yields ``show(name, share, note)``, which any thread may call."""
+    with _progress() as progress:
+        tasks = {name: progress.add_task(name, total=1.0, note="waiting") for name in names}
+        yield lambda name, share, note: progress.update(tasks[name], completed=share, note=note)

@@ -86,10 +86,13 @@ class Receiver(ABC):
 class Mailbox(Receiver):
     """A bounded queue of encoded frames. ``deliver`` never blocks, so a network thread may call it."""
 
-    def __init__(self, channel: str, capacity: int, closing: Callable[[], None]) -> None:
+    def __init__(
+        self, channel: str, capacity: int, closing: Callable[[], None], max_bytes: int = MAX_FRAME_BYTES
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"a receiver needs room for at least 1 frame, found {capacity}")
         super().__init__(channel)
+        self.max_bytes = max_bytes
         self._capacity = capacity
         self._closing = closing
         self._lock = threading.Lock()
@@ -128,7 +131,7 @@ class Mailbox(Receiver):
         if isinstance(item, TransportError):
             raise TransportError(item.message, item.remedy)
         data, arrived_ns = item
-        return decode(data, MAX_FRAME_BYTES, arrived_ns)
+        return decode(data, self.max_bytes, arrived_ns)
 
     def close(self) -> None:
         self.fail(TransportError(f"channel {self.channel} was closed"))
@@ -145,14 +148,14 @@ class Transport(ABC):
         """A sending end of ``channel``; ``urgent`` overtakes the frames of other channels."""
         return self._sender(_checked(channel), urgent)
 
-    def receiver(self, channel: str, capacity: int) -> Receiver:
-        """The receiving end of ``channel``, with room for ``capacity`` frames.
+    def receiver(self, channel: str, capacity: int, max_bytes: int = MAX_FRAME_BYTES) -> Receiver:
+        """The receiving end of ``channel``, with room for ``capacity`` frames of ``max_bytes`` each.
 
         Raises ``TransportError`` if this transport receives it already.
         """
         if _checked(channel) in self._receivers:
             raise TransportError(f"channel {channel} has a receiver already")
-        mailbox = Mailbox(channel, capacity, lambda: self._release(channel))
+        mailbox = Mailbox(channel, capacity, lambda: self._release(channel), max_bytes)
         self._receivers[channel] = mailbox
         self._attach(mailbox)
         return mailbox

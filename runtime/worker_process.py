@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import threading
 import time
 
 import click
 
 from runtime.commands.options import parse_numbers
+from runtime.processes import on_parent_gone, pin
 
 _GRACE_S = 3.0
 
@@ -25,9 +24,8 @@ _GRACE_S = 3.0
 @click.option("--cpus", callback=parse_numbers)
 def main(device: str, connect: str, cpus: tuple[int, ...] | None) -> None:
     """Serve one device of a deployment."""
-    if cpus and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cpus)
-    threading.Thread(target=_end_with_coordinator, daemon=True).start()
+    pin(cpus)
+    on_parent_gone(_end_with_coordinator)
 
     from profiler.allocator import tune_allocator
     from runtime.worker import Worker
@@ -39,8 +37,6 @@ def main(device: str, connect: str, cpus: tuple[int, ...] | None) -> None:
 
 
 def _end_with_coordinator() -> None:
-    while sys.stdin.buffer.read(1 << 10):
-        pass
     # Clocks that were set are restored on this signal; a worker that hangs is ended all the same.
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE_S)

@@ -6,6 +6,8 @@
     worker       connects to it, listens on a port of its own, hears of the other workers by gossip and
                  connects to each once, so that their frames travel directly
 
+    agent        listens at an address of its own; a workstation connects to several
+
 A frame larger than a chunk is cut into chunks, each with its place in the frame as attachment; the
 receiver puts them together while the later ones are still under way.
 """
@@ -16,14 +18,14 @@ import json
 import secrets
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from planner.errors import TransportError
 from runtime.transport import Mailbox, Sender, Transport, Watcher
-from runtime.wire import MAX_FRAME_BYTES, Frame, encode_parts
+from runtime.wire import Frame, encode_parts
 
 if TYPE_CHECKING:
     import zenoh
@@ -38,7 +40,6 @@ _MAX_STREAMS = 16
 _SETTINGS = {
     "mode": "peer",
     "adminspace/enabled": True,  # it tells which port the system chose
-    "connect/exit_on_failure": True,
     "scouting/multicast/enabled": False,
     "scouting/gossip/enabled": True,
     # Two peers that connect to each other at once would hold two links.
@@ -56,16 +57,17 @@ _SETTINGS = {
 class ZenohTransport(Transport):
     """A Zenoh session. ``endpoint`` is where it listens: what a worker gets as ``connect``.
 
-    ``connect``: the coordinator's endpoint, None for the coordinator itself. ``listen``: the address to
-    listen on; port 0 takes a free one. ``lease_s``: a peer silent for so long is taken for dead, or for
-    ``stall_s`` while a ``send`` to it waits (a slow link may take nothing for seconds; closing this
-    transport ends the wait). Raises ``TransportError`` if it cannot listen, or not connect within
-    ``timeout_s``.
+    ``connect``: the coordinator's endpoint, None for the coordinator itself; or the endpoints of several
+    agents, each tried again and again while the session is open, so that one that is down holds up none
+    of the others. ``listen``: the address to listen on; port 0 takes a free one. ``lease_s``: a peer
+    silent for so long is taken for dead, or for ``stall_s`` while a ``send`` to it waits (a slow link may
+    take nothing for seconds; closing this transport ends the wait). Raises ``TransportError`` if it
+    cannot listen, or not connect to the one endpoint within ``timeout_s``.
     """
 
     def __init__(
         self,
-        connect: str | None = None,
+        connect: str | Sequence[str] | None = None,
         listen: str = "tcp/127.0.0.1:0",
         lease_s: float = 1.5,
         stall_s: float = 60.0,
@@ -74,9 +76,11 @@ class ZenohTransport(Transport):
         import zenoh
 
         super().__init__()
+        one = isinstance(connect, str)
         own = {
             "listen/endpoints": [listen],
-            "connect/endpoints": [connect] if connect else [],
+            "connect/endpoints": [connect] if one else list(connect or ()),
+            "connect/exit_on_failure": one,
             "connect/timeout_ms": round(timeout_s * 1e3),
             "transport/link/tx/lease": round(lease_s * 1e3),
             "transport/link/tx/queue/congestion_control/block/wait_before_close": round(stall_s * 1e6),
@@ -90,10 +94,10 @@ class ZenohTransport(Transport):
                 config.insert_json5(key, json.dumps(value))
             self._session: Any = zenoh.open(config)
         except zenoh.ZError as error:
-            asked = f"connect to {connect}" if connect else f"listen on {listen}"
+            asked = f"connect to {connect}" if one else f"listen on {listen}"
             raise TransportError(
                 f"cannot {asked}: {_first_line(error)}",
-                "see whether the coordinator still runs" if connect else "choose a free port",
+                "see whether the coordinator still runs" if one else "choose a free port",
             ) from None
         self.endpoint = self._locator()
 
@@ -150,6 +154,7 @@ class _ZenohSender(Sender):
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._state = threading.Lock()
+        self._closed = False
         publisher.declare_matching_listener(self._matched)
         self._matched(None)
 
@@ -175,12 +180,14 @@ class _ZenohSender(Sender):
                 offset += len(chunk)
 
     def close(self) -> None:
+        with self._state:
+            self._closed = True
         self._publisher.undeclare()
 
     def _matched(self, _: object) -> None:
         # What is true now, not what the event says: the first call and an event can cross.
         with self._state:
-            if self._publisher.matching_status.matching:
+            if not self._closed and self._publisher.matching_status.matching:
                 self._ready.set()
             else:
                 self._ready.clear()
@@ -207,8 +214,9 @@ class _Assembler:
             self._mailbox.fail(TransportError(f"channel {self._mailbox.channel}: {_first_line(error)}"))
 
     def _add(self, data: bytes, stream: int, total: int, offset: int) -> None:
-        if not 0 < len(data) <= total - offset or total > MAX_FRAME_BYTES:
-            self._refuse(f"a chunk within {MAX_FRAME_BYTES} bytes", f"{len(data)} at {offset} of {total}")
+        most = self._mailbox.max_bytes
+        if not 0 < len(data) <= total - offset or total > most:
+            self._refuse(f"a chunk within {most} bytes", f"{len(data)} at {offset} of {total}")
         if offset == 0:
             # A fresh array: unlike bytes, it makes tensors that libraries may write to.
             frame, received = np.empty(total, np.uint8).data, 0

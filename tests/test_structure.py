@@ -70,6 +70,7 @@ HEAVY = (
                 "samples",
                 "bench",
                 "build",
+                "agent",
                 "clocks",
                 "profile",
                 "solve",

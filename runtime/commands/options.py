@@ -59,9 +59,9 @@ def parse_numbers(ctx: click.Context, option: click.Parameter, value: str | None
     return tuple(dict.fromkeys(int(part) for part in value.split(",")))
 
 
-def parse_names(ctx: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
-    """Names joined by commas: torch,onnxruntime."""
-    return tuple(dict.fromkeys(value.split(",")))
+def parse_names(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Names joined by commas: torch,onnxruntime; none where the option is not given."""
+    return () if value is None else tuple(dict.fromkeys(value.split(",")))
 
 
 def model_options(command: F) -> F:

@@ -1,4 +1,4 @@
-"""edgecut profile: measure every bundle on this device."""
+"""edgecut profile: measure every bundle on this device, or on all devices of a fleet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import click
 from planner.chain import ModelSource
 from planner.plan import Variant
 from planner.recipe import Calibration
-from runtime.commands.options import FILE, FOLDER, model_options, parse_numbers, protocol_options
+from runtime.commands.options import (
+    FILE,
+    FOLDER,
+    model_options,
+    parse_names,
+    parse_numbers,
+    protocol_options,
+)
 from runtime.commands.variants import variant_options
 
 if TYPE_CHECKING:
@@ -36,8 +43,11 @@ def check_codecs(ctx: click.Context, option: click.Parameter, value: str) -> tup
 
 @click.command()
 @model_options
-@click.option("--device", required=True, help="Name of the device this machine is, or stands for.")
-@click.option("--fleet", type=FILE, help="Fleet file: the device's emulation is taken from it.")
+@click.option(
+    "--device", help="Name of the device this machine is, or stands for.  [default: all of --fleet]"
+)
+@click.option("--fleet", type=FILE, help="Fleet file: the devices, their addresses and emulation.")
+@click.option("--devices", callback=parse_names, help="Without --device: only these, joined by commas.")
 @variant_options
 @click.option(
     "--batch",
@@ -77,12 +87,17 @@ def check_codecs(ctx: click.Context, option: click.Parameter, value: str) -> tup
 @protocol_options
 @click.option("--samples", type=FOLDER, help="Stored feature maps.  [default: samples/MODEL]")
 @click.option(
-    "-o", "--output", type=FILE, help="Table to write or resume.  [default: profiles/MODEL-DEVICE.csv]"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Table to write or resume; without --device the folder of the tables.  "
+    "[default: profiles/MODEL-DEVICE.csv]",
 )
 def profile(
     source: ModelSource,
-    device: str,
+    device: str | None,
     fleet: Path | None,
+    devices: tuple[str, ...],
     variants: tuple[Variant, ...],
     calibration: Calibration,
     batches: tuple[int, ...],
@@ -97,41 +112,57 @@ def profile(
 ) -> None:
     """Measure every contiguous bundle of MODEL's layers from stored feature maps.
 
-    Rows are on disk as soon as they are measured: stopped at any moment, the same command resumes.
+    Rows are on disk as soon as they are measured: stopped at any moment, the same command resumes. Without
+    --device, the agents of all devices in --fleet measure, side by side, and their tables are gathered
+    here.
     """
     from planner.fleet import Device
     from planner.fleet_file import load_fleet
 
-    if output and output.suffix != ".csv":
+    if device and devices:
+        raise click.UsageError("pass --device (this machine) or --devices (their agents), not both")
+    if not device and not fleet:
+        raise click.UsageError("pass --device NAME to profile this machine, or --fleet FILE for its devices")
+    if not device and (threads or cpus):
+        raise click.UsageError("--threads and --cpus belong to one --device; write them in the fleet file")
+    if device and output and output.suffix != ".csv":
         raise click.BadParameter(f"{str(output)!r} must end in .csv", param_hint="--output")
     if min(batches) < 1:
         raise click.BadParameter("a batch has at least 1 sample", param_hint="--batch")
+    machines = load_fleet(fleet) if fleet else None
     try:
-        emulation = load_fleet(fleet).device(device).emulate if fleet else Device(device).emulate
+        here = None
+        if device:
+            here = machines.device(device) if machines else Device(device)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--device") from None
 
-    from profiler.drift import NOTABLE
     from profiler.placement import placement
     from profiler.request import ProfileRequest, Step
     from profiler.session import profile as run_profile
+    from runtime.commands.profile_fleet import profile_devices
+    from runtime.commands.profile_notes import summary_notes
     from runtime.console import console
     from runtime.progress import progress_bar
 
     request = ProfileRequest(
         source=source,
-        device=device,
+        device=device or "",
         variants=variants,
         batches=batches,
         samples=samples or Path("samples") / source.label,
-        output=output or Path("profiles") / f"{source.label}-{device}.csv",
-        placement=placement(emulation, threads, cpus),
+        output=output or Path("profiles") / (f"{source.label}-{device}.csv" if device else ""),
+        placement=placement(here.emulate if here else None, threads, cpus),
         protocol=protocol,
         calibration=calibration,
         frequency=frequency,
         meter=meter,
         codecs=codecs,
     )
+    if machines and not device:
+        names = devices or tuple(each.name for each in machines.devices)
+        profile_devices(request, machines, names)
+        return
     with progress_bar(f"{source.name} on {device}", 1.0) as advance:
 
         def show(step: Step) -> None:
@@ -141,47 +172,14 @@ def profile(
         summary = run_profile(request, show)
     out = console()
     resumed = f", {summary.resumed} were there before" if summary.resumed else ""
-    for variant, reason in summary.lacking.items():
-        out.print(f"left out: {variant}: {reason}", style="yellow", soft_wrap=True)
-    for entry in summary.left_out:
-        out.print(
-            f"left out: {entry.variant}, {entry.bundle}: {entry.reason}", style="yellow", soft_wrap=True
-        )
-    if summary.idle_power_w is not None:
-        out.print(f"idle power {summary.idle_power_w:.3g} W (the fleet's idle_power_w)")
-    if summary.unmetered:
-        reason = next(iter(summary.unmetered.values()))
-        out.print(
-            f"{len(summary.unmetered)} bundles have no energy: {reason}", style="yellow", soft_wrap=True
-        )
-    for note in summary.notes:
+    for note in summary_notes(summary, protocol):
         out.print(note, style="yellow", soft_wrap=True)
-    if summary.unchanged_by_fusion:
-        out.print(
-            "--fuse changed nothing: no convolution is followed by a batch normalisation alone",
-            style="yellow",
-        )
     out.print(f"{device}: {summary.measured} bundles measured{resumed}", soft_wrap=True)
     if summary.measured:
         ratio = summary.wall_s / summary.timed_s
         out.print(
             f"{summary.wall_s:.1f} s, {summary.timed_s:.1f} s of them timed inference (ratio {ratio:.2f})"
         )
-    if summary.unstable:
-        named = ", ".join(f"{row.bundle} {row.variant}" for row in summary.unstable[:5])
-        more = f" and {len(summary.unstable) - 5} more" if len(summary.unstable) > 5 else ""
-        out.print(
-            f"{len(summary.unstable)} bundles are not stable: their mean is not known to "
-            f"{protocol.precision:.3g} of it after {protocol.max_runs} runs: {named}{more}",
-            style="yellow",
-            soft_wrap=True,
-        )
-    if summary.drift is not None and abs(summary.drift) > NOTABLE:
-        how = "slower" if summary.drift > 0 else "faster"
-        out.print(
-            f"the machine drifted: the reference bundle became {abs(summary.drift):.0%} {how} during the session "
-            "(heat, clock, or other work); rounds spread this over all bundles alike",
-            style="yellow",
-            soft_wrap=True,
-        )
+    if summary.idle_power_w is not None:
+        out.print(f"idle power {summary.idle_power_w:.3g} W (the fleet's idle_power_w)")
     out.print(f"wrote {request.output}", soft_wrap=True)

@@ -1,0 +1,221 @@
+"""The workstation's side of agents: reaching them, asking them, noticing that one is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from planner.documents import from_data, to_data
+from planner.errors import EdgecutError, InputError, StorageError, TransportError, WorkerError
+from planner.fleet import Device, Fleet
+from runtime.agent_messages import CANCEL, HELLO, PROTOCOL, Body, Failure, Reply, Request, carried
+from runtime.agent_network import AgentNetwork
+from runtime.processes import DeviceProcess
+from runtime.transport import Sender
+from runtime.wire import Frame
+
+REACH_TIMEOUT_S = 10.0  # an agent that is listening answers in a fraction of this
+START_TIMEOUT_S = 120.0  # a slow machine that starts several Python processes at once
+REQUEST_TIMEOUT_S = 60.0
+_POLL_S = 0.1
+
+
+class AgentClient:
+    """One device's agent. ``request`` may be called from several threads."""
+
+    def __init__(
+        self, name: str, network: AgentNetwork, where: str, process: DeviceProcess | None = None
+    ) -> None:
+        self.name, self.where, self.process = name, where, process
+        self._network = network
+        network.expected.add(name)
+        self._lock = threading.Lock()
+        self._instance = ""
+        self._sender: Sender | None = None
+        self._running: set[int] = set()
+
+    def request(
+        self,
+        order: str,
+        body: Body | None = None,
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        progress: Callable[[Body], None] = lambda body: None,
+    ) -> Body:
+        """What the agent answers; ``progress`` gets what it tells meanwhile, on this thread.
+
+        ``timeout_s``: the longest silence. Raises the agent's error as the ``EdgecutError`` that it was
+        there, ``WorkerError`` if the agent is gone or silent, ``TransportError`` if it is not reached.
+        Left by an exception, ``progress``'s own among them, the order is cancelled.
+        """
+        sender = self._reach()
+        return self._ask(sender, order, body or {}, timeout_s, progress)
+
+    def cancel(self) -> None:
+        """Ask the agent to stop all that this client asked for; each ``request`` then raises."""
+        for number in list(self._running):
+            self._tell(CANCEL, {}, number)
+
+    def _ask(
+        self, sender: Sender, order: str, body: Body, timeout_s: float, progress: Callable[[Body], None]
+    ) -> Body:
+        with self._network.replies() as (number, replies):
+            self._running.add(number)
+            try:
+                self._tell(order, body, number)
+                while True:
+                    reply = self._next(replies, order, timeout_s)
+                    if reply.state == "result":
+                        return reply.body
+                    if reply.state == "error":
+                        raise carried(from_data(Failure, reply.body, f"error of {self.name}"))
+                    progress(reply.body)
+            except BaseException:
+                with contextlib.suppress(TransportError):
+                    self._tell(CANCEL, {}, number)
+                raise
+            finally:
+                self._running.discard(number)
+
+    def _next(
+        self, replies: queue.SimpleQueue[Reply | TransportError], order: str, timeout_s: float
+    ) -> Reply:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with contextlib.suppress(queue.Empty):
+                reply = replies.get(timeout=_POLL_S)
+                if isinstance(reply, TransportError):
+                    raise reply
+                return reply
+            if self._instance not in self._network.agents.get(self.name, ()):
+                # What it said before it went may still be on its way to this thread.
+                with contextlib.suppress(queue.Empty):
+                    reply = replies.get(timeout=_POLL_S)
+                    if isinstance(reply, Reply):
+                        return reply
+                raise WorkerError(
+                    f"the agent of {self.name} {self._ended() or 'is gone'}, asked for {order}",
+                    "start it again if need be, and run the same command again; it resumes",
+                )
+            if time.monotonic() > deadline:
+                raise WorkerError(
+                    f"the agent of {self.name} said nothing for {timeout_s:g} s, asked for {order}",
+                    "see whether that machine hangs; then run the same command again",
+                )
+
+    def _tell(self, order: str, body: Body, number: int) -> None:
+        assert self._sender
+        who = f"{platform.node()} (process {os.getpid()})"
+        request = Request(self._network.client, who, order, body)
+        self._sender.send(Frame(body=to_data(request), request=number))
+
+    def _reach(self) -> Sender:
+        """The way to the one agent of this name, which may still be starting, or have been started anew."""
+        network, patience_s = self._network, START_TIMEOUT_S if self.process else REACH_TIMEOUT_S
+        deadline = time.monotonic() + patience_s
+        with self._lock:
+            with network.changed:
+                while not network.agents.get(self.name):
+                    left_s = deadline - time.monotonic()
+                    if self._ended() or left_s < 0:
+                        raise self._absent(patience_s)
+                    network.changed.wait(min(left_s, _POLL_S))
+                instances = sorted(network.agents[self.name])
+            if len(instances) > 1:
+                problem = f"{len(instances)} agents are called {self.name}"
+                raise WorkerError(problem, "stop all but one, or start them with names of their own")
+            if self._sender is None or instances[0] != self._instance:
+                self._sender = network.transport.sender(f"agent/{self.name}/{instances[0]}", urgent=True)
+                self._sender.wait_ready(patience_s)
+                self._instance = instances[0]
+                self._greet(self._sender)
+            return self._sender
+
+    def _greet(self, sender: Sender) -> None:
+        found = self._ask(sender, HELLO, {}, REQUEST_TIMEOUT_S, lambda body: None)
+        if found.get("protocol") != PROTOCOL:
+            self._sender = None
+            raise WorkerError(
+                f"the agent of {self.name} speaks protocol {found.get('protocol')}, this edgecut {PROTOCOL}",
+                "install the same version of edgecut on both machines",
+            )
+
+    def _absent(self, waited_s: float) -> EdgecutError:
+        ended, known = self._ended(), self._network.expected
+        if ended:
+            return WorkerError(f"the agent of {self.name} {ended}", "see its log")
+        others = sorted(name for name, found in self._network.agents.items() if found and name not in known)
+        there = f"; there is {', '.join(others)}" if others else ""
+        return TransportError(
+            f"no agent called {self.name} answers at {self.where} within {waited_s:g} s{there}",
+            f"start it there: edgecut agent --name {self.name}",
+        )
+
+    def _ended(self) -> str | None:
+        return self.process.ended() if self.process else None
+
+
+@contextmanager
+def fleet_agents(
+    fleet: Fleet, names: Sequence[str], folder: Path, modules: Sequence[str] = ()
+) -> Iterator[dict[str, AgentClient]]:
+    """The agents of these devices: reached at their address, or started here for emulated ones.
+
+    An agent started here keeps its files in ``folder``/NAME, may import the user's ``modules`` to build
+    a network, and ends on the way out. One that cannot be reached says so at its first request. Raises
+    ``InputError`` for a device that is neither.
+    """
+    from runtime.zenoh_transport import ZenohTransport
+
+    devices = [fleet.device(name) for name in names]
+    for device in devices:
+        if device.address is None and device.emulate is None:
+            raise InputError(
+                f"device {device.name} has no address, and is not emulated",
+                f'add address = "tcp/HOST:7447" or emulate = {{}} to [device.{device.name}]',
+            )
+    addresses = [device.address for device in devices if device.address]
+    processes: dict[str, DeviceProcess] = {}
+    with ZenohTransport(addresses) as transport, AgentNetwork(transport) as network:
+        try:
+            for device in devices:
+                if not device.address:
+                    processes[device.name] = _start(device, transport.endpoint, folder / device.name, modules)
+            yield {
+                device.name: AgentClient(
+                    device.name, network, device.address or "this machine", processes.get(device.name)
+                )
+                for device in devices
+            }
+        finally:
+            for process in processes.values():
+                process.hang_up()
+            for process in processes.values():
+                process.wait()
+                process.kill()
+
+
+def _start(device: Device, endpoint: str, folder: Path, modules: Sequence[str]) -> DeviceProcess:
+    from profiler.placement import placement
+
+    place = placement(device.emulate)
+    arguments = ["--name", device.name, "--connect", endpoint, "--folder", str(folder)]
+    arguments += ["--modules", ",".join(modules)] if modules else []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return DeviceProcess(
+            "runtime.agent_process",
+            arguments,
+            place.cpus,
+            place.threads,
+            folder / "agent.log",
+        )
+    except OSError as error:
+        raise StorageError(f"cannot start an agent in {folder}: {error.strerror or error}") from error

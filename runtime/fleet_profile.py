@@ -1,0 +1,217 @@
+"""Profiling a whole fleet from the workstation: each device's agent measures, the tables are gathered here.
+
+::
+
+    per device    inputs there ──► agent measures, keeps its table ──► table, samples, sidecar here
+
+Devices work side by side. Emulated ones that share processors work one after the other, or each would
+measure the other's load too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from planner.documents import from_data, read_text, to_data
+from planner.errors import EdgecutError, InputError, MismatchError, StorageError, WorkerError
+from planner.fleet import Device, Fleet
+from planner.table import parse_rows
+from profiler.machine import available_cpus
+from profiler.request import ProfileRequest, ProfileSummary
+from profiler.samples import Manifest, SampleFile, read_manifest
+from runtime.agent_files import fetch_table, send_input
+from runtime.agent_messages import Body
+from runtime.agent_profile import ProfileOrder
+from runtime.agents import AgentClient, fleet_agents
+
+SILENCE_S = 900.0  # a board that exports and quantises a large network says nothing meanwhile
+Show = Callable[[str, float, str], None]
+
+
+@dataclass(frozen=True)
+class DeviceResult:
+    """One device's table, what was measured now, and what went wrong, either of them perhaps None.
+
+    ``rows``: those in the table here. An error does not mean that nothing was measured.
+    """
+
+    device: str
+    output: Path
+    rows: int
+    summary: ProfileSummary | None
+    error: EdgecutError | None
+
+
+def profile_fleet(
+    template: ProfileRequest,
+    fleet: Fleet,
+    names: Sequence[str],
+    show: Show = lambda device, share, note: None,
+) -> list[DeviceResult]:
+    """Profile these devices of the fleet, each by its agent, and gather their tables.
+
+    ``template``: what to measure; its ``samples`` are the feature maps stored here, ``output`` is the
+    folder of the tables; its device and placement are each agent's own. ``show(device, share, note)``
+    is called from several threads. A device that fails has its ``error``, the others go on. Raises
+    ``InputError`` before anything starts; ``KeyboardInterrupt`` once the agents have stopped and what
+    they measured is here.
+    """
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"devices must be named once each, found {', '.join(names) or 'none'}")
+    work = _Work(template, fleet, read_manifest(template.samples, template.source), show)
+    module, colon, _ = template.source.name.partition(":")
+    modules = [module] if colon and module != "hf" else []
+    with fleet_agents(fleet, names, template.output / ".agents", modules) as clients:
+        threads = [
+            threading.Thread(target=work.measure, args=([clients[name] for name in lane],), daemon=True)
+            for lane in lanes([fleet.device(name) for name in names])
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:
+            work.stop()
+            for thread in threads:
+                thread.join()
+            raise
+    return [work.results[name] for name in names]
+
+
+def lanes(devices: Sequence[Device]) -> list[list[str]]:
+    """The devices in groups that may work side by side: no processor of this machine is in two of them."""
+    found: list[tuple[set[int], list[str]]] = []
+    for device in devices:
+        own: set[int] = set()
+        if device.address is None and device.emulate is not None:
+            own = set(device.emulate.cpus or available_cpus())
+        shared = [lane for lane in found if lane[0] & own]
+        found = [lane for lane in found if lane not in shared]
+        names = [name for _, lane in shared for name in lane]
+        found.append((own.union(*(cpus for cpus, _ in shared)), [*names, device.name]))
+    return [names for _, names in found]
+
+
+class _Work:
+    def __init__(self, template: ProfileRequest, fleet: Fleet, manifest: Manifest, show: Show) -> None:
+        self._template, self._fleet, self._manifest, self._show = template, fleet, manifest, show
+        self._stopped = threading.Event()
+        self._asked: list[AgentClient] = []
+        self.results: dict[str, DeviceResult] = {}
+        identity = json.dumps([to_data(template.source), str(template.output)])
+        self._table = hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+    def stop(self) -> None:
+        self._stopped.set()
+        for client in self._asked:
+            with suppress(EdgecutError):
+                client.cancel()
+
+    def measure(self, clients: Sequence[AgentClient]) -> None:
+        """Measure one device after the other."""
+        for client in clients:
+            self.results[client.name] = self._device(client)
+
+    def _device(self, client: AgentClient) -> DeviceResult:
+        output = self._template.output / f"{self._template.source.label}-{client.name}.csv"
+        summary, error = None, None
+        rows = 0
+        try:
+            self._gather(client, output)  # refuses a table that the agent knows nothing of, before it works
+            self._check_stopped(client)
+            self._send_inputs(client)
+            self._asked.append(client)
+            self._check_stopped(client)
+            summary = self._ask(client)
+        except EdgecutError as found:
+            error = found
+        except Exception as found:  # a fault nobody foresaw must not lose the other devices
+            error = WorkerError(f"{client.name}: {type(found).__name__}: {found}")
+        try:
+            rows = self._gather(client, output)
+        except EdgecutError as found:
+            error = error or found
+            rows = len(_keys(output))
+        self._show(client.name, 1.0 if error is None else 0.0, "done" if error is None else "failed")
+        return DeviceResult(client.name, output, rows, summary, error)
+
+    def _check_stopped(self, client: AgentClient) -> None:
+        if self._stopped.is_set():
+            raise WorkerError(f"{client.name} was not asked: interrupted")
+
+    def _send_inputs(self, client: AgentClient) -> None:
+        self._show(client.name, 0.0, "sending inputs")
+        for file in self._inputs():
+            where = self._template.samples / Path(file.name).name
+            send_input(client, where, file.digest, f"edgecut samples {self._template.source.arguments}")
+
+    def _inputs(self) -> tuple[SampleFile, ...]:
+        return tuple(file for file in self._manifest.files if file.boundary == 0)
+
+    def _ask(self, client: AgentClient) -> ProfileSummary:
+        order = ProfileOrder(
+            # Places on this machine mean nothing there.
+            replace(self._template, device=client.name, samples=Path(), output=Path()),
+            self._fleet.device(client.name).emulate,
+            self._manifest.chain_digest,
+            self._manifest.samples,
+            self._inputs(),
+            self._table,
+        )
+
+        def told(body: Body) -> None:
+            if self._stopped.is_set():  # it was being asked just then
+                client.cancel()
+            self._show(client.name, float(body.get("share", 0.0)), str(body.get("note", "")))
+
+        answer = client.request("profile", to_data(order), timeout_s=SILENCE_S, progress=told)
+        return _summary(answer, self._template, client.name)
+
+    def _gather(self, client: AgentClient, output: Path) -> int:
+        """Bring the agent's table here; its number of rows.
+
+        Raises ``MismatchError`` if the table here has rows that the agent's has not: they would be lost.
+        """
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=output.parent, prefix=".gathered-") as folder:
+                files = fetch_table(client, self._table, output.stem, Path(folder))
+                found = _keys(Path(folder) / output.name)
+                lost = _keys(output) - found
+                if lost:
+                    raise MismatchError(
+                        f"{output} holds {len(lost)} rows that the agent of {client.name} did not measure",
+                        "pass another --output folder, or profile that device with --device",
+                    )
+                # The table last: with it, all that belongs to it is there.
+                for file in sorted(files, key=lambda file: file.suffix == ".csv"):
+                    file.replace(output.parent / file.name)
+        except OSError as error:
+            problem = f"cannot write {output}: {error.strerror or error}"
+            raise StorageError(problem, "free space; the agent keeps what it measured") from error
+        return len(found)
+
+
+def _keys(table: Path) -> set[object]:
+    """What a table has rows for; a half-written last one does not count."""
+    if not table.exists() or not table.stat().st_size:
+        return set()
+    return {row.key for row in parse_rows(read_text(table), table, repair=True)}
+
+
+def _summary(answer: Body, template: ProfileRequest, name: str) -> ProfileSummary:
+    data = answer.get("summary")
+    data = dict(data) if isinstance(data, dict) else {}
+    lacking = data.pop("lacking", {})
+    variants = {str(variant): variant for variant in template.variants}
+    summary = from_data(ProfileSummary, {**data, "lacking": {}}, f"answer of {name}")
+    summary.lacking = {variants[key]: str(lacking[key]) for key in variants if key in lacking}
+    return summary
