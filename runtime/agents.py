@@ -89,17 +89,15 @@ class AgentClient:
     ) -> Reply:
         deadline = time.monotonic() + timeout_s
         while True:
+            gone = self._instance not in self._network.agents.get(self.name, ())
             with contextlib.suppress(queue.Empty):
-                reply = replies.get(timeout=_POLL_S)
-                if isinstance(reply, TransportError):
-                    raise reply
-                return reply
-            if self._instance not in self._network.agents.get(self.name, ()):
-                # What it said before it went may still be on its way to this thread.
-                with contextlib.suppress(queue.Empty):
-                    reply = replies.get(timeout=_POLL_S)
-                    if isinstance(reply, Reply):
+                while True:
+                    reply = replies.get(timeout=0 if gone else _POLL_S)
+                    if isinstance(reply, TransportError):
+                        raise reply
+                    if not gone or reply.state != "progress":  # the last word of one that went counts
                         return reply
+            if gone:
                 raise WorkerError(
                     f"the agent of {self.name} {self._ended() or 'is gone'}, asked for {order}",
                     "start it again if need be, and run the same command again; it resumes",
