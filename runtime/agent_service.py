@@ -10,6 +10,7 @@ import click
 from runtime.agent import Agent, Progress
 from runtime.agent_files import AgentFiles
 from runtime.agent_messages import Body
+from runtime.link_measure import ECHO, PROBE, LinkService
 from runtime.transport import Transport
 
 
@@ -28,4 +29,7 @@ def make_agent(name: str, transport: Transport, folder: Path, modules: Collectio
         return ProfileHandler(name, files, modules)(body, progress)
 
     agent.handle("profile", profile, measures=True)
+    links = LinkService(transport)
+    agent.handle(ECHO, links.echo)
+    agent.handle(PROBE, links.probe, measures=True)
     return agent

@@ -17,6 +17,7 @@ from runtime.commands.doctor import doctor
 from runtime.commands.energy import energy
 from runtime.commands.import_ import import_
 from runtime.commands.inspect import inspect
+from runtime.commands.links import links
 from runtime.commands.profile import profile
 from runtime.commands.report import report
 from runtime.commands.samples import samples
@@ -36,6 +37,7 @@ def cli() -> None:
     edgecut samples alexnet                               store feature maps of real images
     edgecut profile alexnet --device edge --fleet F       measure every bundle, on each device
     edgecut profile alexnet --fleet F                     the same on all devices, by their agents
+    edgecut links --fleet F                               measure the links between them
     edgecut solve --fleet F --profiles profiles/*.csv     find the best split, with its proof
     edgecut deploy plan.json                              run it
     edgecut report runs/MODEL-TIME -o report              see forecast beside measurement
@@ -43,8 +45,8 @@ def cli() -> None:
 
 
 for command in (
-    doctor, clocks, inspect, verify, samples, bench, build, agent, profile, energy, import_, solve, deploy,
-    report,
+    doctor, clocks, inspect, verify, samples, bench, build, agent, profile, links, energy, import_, solve,
+    deploy, report,
 ):  # fmt: skip
     cli.add_command(command)
 

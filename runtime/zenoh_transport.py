@@ -14,6 +14,7 @@ receiver puts them together while the later ones are still under way.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import struct
@@ -180,14 +181,23 @@ class _ZenohSender(Sender):
                 offset += len(chunk)
 
     def close(self) -> None:
-        with self._state:
+        import zenoh
+
+        with self._state:  # the publisher must not be asked for its status while it is let go
             self._closed = True
-        self._publisher.undeclare()
+        with contextlib.suppress(zenoh.ZError):  # a session that closed has undeclared it
+            self._publisher.undeclare()
 
     def _matched(self, _: object) -> None:
+        import zenoh
+
         # What is true now, not what the event says: the first call and an event can cross.
         with self._state:
-            if not self._closed and self._publisher.matching_status.matching:
+            matching = False
+            if not self._closed:
+                with contextlib.suppress(zenoh.ZError):  # the session may be closed
+                    matching = self._publisher.matching_status.matching
+            if matching:
                 self._ready.set()
             else:
                 self._ready.clear()

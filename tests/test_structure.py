@@ -73,6 +73,7 @@ HEAVY = (
                 "agent",
                 "clocks",
                 "profile",
+                "links",
                 "solve",
                 "import",
                 "deploy",
