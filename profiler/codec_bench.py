@@ -3,7 +3,10 @@
 ::
 
     feature maps of a boundary ──► 3 warm-up runs ──► 30 runs, each on the next map ──► trimmed means
-    one run:   pack │ unpack       a clock around each half
+    one run:   cool ─► copy ─► pack │ cool ─► copy ─► unpack        a clock around pack and unpack
+
+    cool       the caches are filled with something else, as a bundle or the network leaves them
+    copy       what is packed or unpacked was just written, as it will be then
 
 The two halves are timed by the very function that a deployment times them with, slowed as the device is.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +33,7 @@ from profiler.timing import collector_off
 
 RUNS = 30
 _WARMUP_RUNS = 3
+_SCRATCH_BYTES = 32 << 20
 # Feature maps at a boundary that size and error are the mean of, as far as there are so many.
 _MAPS = 16
 
@@ -61,6 +66,7 @@ def measure_codecs(
             problem = f"{file} holds rows of device {row.device!r}, not {device!r}"
             raise MismatchError(problem, "pass another --output")
     done = {row.key for row in rows}
+    gc.collect()
     for batch in batches:
         for boundary in range(len(chain) + 1):
             wanted = [codec for codec in codecs if codec != "raw"]
@@ -95,12 +101,15 @@ def measure_codec(
         pairs += list(zip(unpack(packed, codec), each, strict=True))
     encode_s: list[float] = []
     decode_s: list[float] = []
-    gc.collect()
+    scratch = np.zeros(_SCRATCH_BYTES, np.uint8)
     with collector_off():
         for run in range(_WARMUP_RUNS + runs):
-            plain = arrays[run % len(arrays)]
+            np.add(scratch, 1, out=scratch)
+            plain = tuple(array.copy() for array in arrays[run % len(arrays)])
             packed, begin_ns, end_ns = timed(lambda: pack(plain, codec), slowdown)  # noqa: B023 - called at once
             encode_s.append((end_ns - begin_ns) / 1e9)
+            np.add(scratch, 1, out=scratch)
+            packed = tuple(replace(each, body=each.body.copy()) for each in packed)
             _, begin_ns, end_ns = timed(lambda: unpack(packed, codec), slowdown)  # noqa: B023
             decode_s.append((end_ns - begin_ns) / 1e9)
     # Integers, NaN and infinity travel exactly and are no part of the signal.

@@ -11,7 +11,7 @@ from pathlib import Path
 from planner.active import active_profile
 from planner.active_note import ActiveNote, ActiveObjective
 from planner.active_paths import Request
-from planner.active_result import ActiveResult, Progress, note_of
+from planner.active_result import ActiveResult, Progress
 from planner.active_state import Found
 from planner.chain import Bundle, Chain
 from planner.codec_table import CodecRow
@@ -32,7 +32,6 @@ def run_active(
     fleet: Fleet,
     ways: Sequence[Way],
     devices: Mapping[str, DeviceMeasure],
-    tables: Mapping[str, Path],
     *,
     objective: ActiveObjective = "latency",
     limits: Limits | None = None,
@@ -47,7 +46,6 @@ def run_active(
     """Profile actively, and print each round and what came of it.
 
     ``devices`` measures by device; one that raises a ``DeploymentError`` is done without from then on.
-    ``tables``: the devices' tables, whose sidecars receive the note that says what they are complete for.
     ``side_by_side``: ask all devices at once; only right where each is a machine of its own.
     Raises what `planner.active.active_profile` raises, and any other error of a device.
     """
@@ -70,10 +68,6 @@ def run_active(
         codecs=codecs,
         progress=lambda progress: _show_round(progress, objective),
     )
-    note = note_of(result, fleet, objective, limits, batch)
-    for table in tables.values():
-        annotate(table, note)
-    show_result(result, objective)
     return result
 
 

@@ -1,4 +1,4 @@
-"""The order to profile: what travels, and how an agent carries it out."""
+"""The orders to profile and to measure: what travels, and how an agent carries it out."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ import json
 import re
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from planner.chain import ModelSource
+from planner.chain import Bundle, ModelSource
 from planner.documents import document, from_data, to_data
 from planner.errors import DocumentError, InputError, MismatchError, StorageError
 from planner.fleet import Emulation
+from planner.plan import Variant
+from planner.sidecar import LeftOut
+from planner.table import ProfileRow
 from profiler.cut import CutModel, cut_model
 from profiler.inputs import Sample
 from profiler.model import load_model
 from profiler.placement import placement
-from profiler.request import ProfileRequest, Step
+from profiler.request import Key, ProfileRequest, Step
 from profiler.samples import SampleEntry, SampleFile, write_samples
-from profiler.session import profile
+from profiler.session import Session, profile
 from runtime.agent import Progress
 from runtime.agent_files import AgentFiles, check_id
 from runtime.agent_messages import Body
@@ -54,18 +57,72 @@ class ProfileOrder:
             raise ValueError("a profile has samples, inputs, variants and batches of at least 1")
 
 
+@document()
+class MeasureKey:
+    """What ``profiler.request.Key`` names."""
+
+    bundle: Bundle
+    variant: Variant
+    batch: int
+
+
+@document()
+class MeasureOrder:
+    """Some bundles of a profile: a session stays open between orders that differ in ``keys`` alone."""
+
+    profile: ProfileOrder
+    keys: tuple[MeasureKey, ...]
+
+
 class ProfileHandler:
-    """Carries out the order. ``modules``: the user's own modules that may be imported to build a network."""
+    """Carries out the orders. ``modules``: the user's own modules that may be imported to build a network."""
 
     def __init__(self, name: str, files: AgentFiles, modules: Collection[str]) -> None:
         self._name, self._files, self._modules = name, files, frozenset(modules)
+        self._open: tuple[ProfileOrder, Session] | None = None
 
-    def __call__(self, body: Body, progress: Progress) -> Body:
+    def profile(self, body: Body, progress: Progress) -> Body:
+        """Measure every bundle; answers with the summary."""
         order = from_data(ProfileOrder, body, f"profile order to {self._name}")
+        self._release()
+        return {"summary": to_data(profile(self._request(order, progress), _telling(progress)))}
+
+    def measure(self, body: Body, progress: Progress) -> Body:
+        """Measure some bundles, and codecs; answers with rows, bundles left out, and usable variants."""
+        order = from_data(MeasureOrder, body, f"measure order to {self._name}")
+        if self._open is None or self._open[0] != order.profile:
+            self._release()
+            session = Session(self._request(order.profile, progress))
+            session.__enter__()
+            self._open = order.profile, session
+            session.measure_codecs()
+        session = self._open[1]
+        found = session.measure(
+            [Key(each.bundle, each.variant, each.batch) for each in order.keys], _telling(progress)
+        )
+        return {
+            "rows": [to_data(each) for each in found if isinstance(each, ProfileRow)],
+            "left_out": [to_data(each) for each in found if isinstance(each, LeftOut)],
+            "variants": [to_data(variant) for variant in session.variants],
+        }
+
+    def release(self, body: Body, progress: Progress) -> Body:
+        """Close the session that ``measure`` keeps open, and with it the table."""
+        self._release()
+        return {}
+
+    def _release(self) -> None:
+        if self._open:
+            _, session = self._open
+            self._open = None
+            session.__exit__(None, None, None)
+
+    def _request(self, order: ProfileOrder, progress: Progress) -> ProfileRequest:
+        """The order with this device's own places in it. Refuses what the network may not ask for."""
         source = order.request.source
         check_source(self._name, source, self._modules)
         check_meter(self._name, order.request.meter)
-        request = replace(
+        return replace(
             order.request,
             device=self._name,
             samples=self._samples(order, progress),
@@ -73,18 +130,6 @@ class ProfileHandler:
             placement=placement(order.emulate),
             root=Path("/"),
         )
-        told_s, work = 0.0, 0.0
-
-        def show(step: Step) -> None:
-            nonlocal told_s, work
-            progress.check()
-            work += step.work
-            if time.monotonic() - told_s > _TELL_S:
-                told_s = time.monotonic()
-                note = f"{step.bundle} {step.variant}" if step.bundle else ""
-                progress({"share": min(work / step.total, 1.0), "note": note})
-
-        return {"summary": to_data(profile(request, show))}
 
     def _samples(self, order: ProfileOrder, progress: Progress) -> Path:
         """The feature maps of the order's inputs at every boundary, made once."""
@@ -137,6 +182,22 @@ class ProfileHandler:
             )
             for place, entry in enumerate(order.samples)
         ]
+
+
+def _telling(progress: Progress) -> Callable[[Step], None]:
+    """Passes steps on now and then, and ends the measurement where its order was cancelled."""
+    told_s, work = 0.0, 0.0
+
+    def show(step: Step) -> None:
+        nonlocal told_s, work
+        progress.check()
+        work += step.work
+        if time.monotonic() - told_s > _TELL_S:
+            told_s = time.monotonic()
+            note = f"{step.bundle} {step.variant}" if step.bundle else ""
+            progress({"share": min(work / step.total, 1.0), "note": note})
+
+    return show
 
 
 def check_source(name: str, source: ModelSource, modules: Collection[str]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from runtime.agent import Agent, Progress
+from runtime.agent import Agent
 from runtime.agent_files import AgentFiles
-from runtime.agent_messages import Body
 from runtime.link_measure import ECHO, PROBE, LinkService
 from runtime.transport import Transport
+
+if TYPE_CHECKING:
+    from runtime.agent_profile import ProfileHandler
 
 
 def make_agent(name: str, transport: Transport, folder: Path, modules: Collection[str] = ()) -> Agent:
@@ -23,12 +27,15 @@ def make_agent(name: str, transport: Transport, folder: Path, modules: Collectio
     files = AgentFiles(folder)
     files.serve(agent)
 
-    def profile(body: Body, progress: Progress) -> Body:
+    @functools.cache
+    def profiles() -> ProfileHandler:
         from runtime.agent_profile import ProfileHandler  # loads torch, which other orders do not need
 
-        return ProfileHandler(name, files, modules)(body, progress)
+        return ProfileHandler(name, files, modules)
 
-    agent.handle("profile", profile, measures=True)
+    agent.handle("profile", lambda body, progress: profiles().profile(body, progress), measures=True)
+    agent.handle("measure", lambda body, progress: profiles().measure(body, progress), measures=True)
+    agent.handle("release", lambda body, progress: profiles().release(body, progress), measures=True)
     links = LinkService(transport)
     agent.handle(ECHO, links.echo)
     agent.handle(PROBE, links.probe, measures=True)

@@ -15,7 +15,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,10 +65,8 @@ def profile_fleet(
     """
     if not names or len(set(names)) != len(names):
         raise InputError(f"devices must be named once each, found {', '.join(names) or 'none'}")
-    work = _Work(template, fleet, read_manifest(template.samples, template.source), show)
-    module, colon, _ = template.source.name.partition(":")
-    modules = [module] if colon and module != "hf" else []
-    with fleet_agents(fleet, names, template.output / ".agents", modules) as clients:
+    work = FleetWork(template, fleet, read_manifest(template.samples, template.source), show)
+    with agents_of(template, fleet, names) as clients:
         threads = [
             threading.Thread(target=work.measure, args=([clients[name] for name in lane],), daemon=True)
             for lane in lanes([fleet.device(name) for name in names])
@@ -86,6 +84,20 @@ def profile_fleet(
     return [work.results[name] for name in names]
 
 
+def agents_of(
+    template: ProfileRequest, fleet: Fleet, names: Sequence[str]
+) -> AbstractContextManager[dict[str, AgentClient]]:
+    """The agents of these devices; those started here may import the module that the network is in."""
+    module, colon, _ = template.source.name.partition(":")
+    modules = [module] if colon and module != "hf" else []
+    return fleet_agents(fleet, names, template.output / ".agents", modules)
+
+
+def table_of(template: ProfileRequest, name: str) -> Path:
+    """Where the table of a device is gathered."""
+    return template.output / f"{template.source.label}-{name}.csv"
+
+
 def lanes(devices: Sequence[Device]) -> list[list[str]]:
     """The devices in groups that may work side by side: no processor of this machine is in two of them."""
     found: list[tuple[set[int], list[str]]] = []
@@ -100,7 +112,9 @@ def lanes(devices: Sequence[Device]) -> list[list[str]]:
     return [names for _, names in found]
 
 
-class _Work:
+class FleetWork:
+    """What the orders to several agents have in common."""
+
     def __init__(self, template: ProfileRequest, fleet: Fleet, manifest: Manifest, show: Show) -> None:
         self._template, self._fleet, self._manifest, self._show = template, fleet, manifest, show
         self._stopped = threading.Event()
@@ -120,14 +134,18 @@ class _Work:
         for client in clients:
             self.results[client.name] = self._device(client)
 
+    def output(self, client: AgentClient) -> Path:
+        """Where its table is gathered."""
+        return table_of(self._template, client.name)
+
     def _device(self, client: AgentClient) -> DeviceResult:
-        output = self._template.output / f"{self._template.source.label}-{client.name}.csv"
+        output = self.output(client)
         summary, error = None, None
         rows = 0
         try:
-            self._gather(client, output)  # refuses a table that the agent knows nothing of, before it works
+            self.gather(client, output)  # refuses a table that the agent knows nothing of, before it works
             self._check_stopped(client)
-            self._send_inputs(client)
+            self.send_inputs(client)
             self._asked.append(client)
             self._check_stopped(client)
             summary = self._ask(client)
@@ -136,7 +154,7 @@ class _Work:
         except Exception as found:  # a fault nobody foresaw must not lose the other devices
             error = WorkerError(f"{client.name}: {type(found).__name__}: {found}")
         try:
-            rows = self._gather(client, output)
+            rows = self.gather(client, output)
         except EdgecutError as found:
             error = error or found
             rows = len(_keys(output))
@@ -147,7 +165,8 @@ class _Work:
         if self._stopped.is_set():
             raise WorkerError(f"{client.name} was not asked: interrupted")
 
-    def _send_inputs(self, client: AgentClient) -> None:
+    def send_inputs(self, client: AgentClient) -> None:
+        """The stored inputs that it has not yet."""
         self._show(client.name, 0.0, "sending inputs")
         for file in self._inputs():
             where = self._template.samples / Path(file.name).name
@@ -156,8 +175,9 @@ class _Work:
     def _inputs(self) -> tuple[SampleFile, ...]:
         return tuple(file for file in self._manifest.files if file.boundary == 0)
 
-    def _ask(self, client: AgentClient) -> ProfileSummary:
-        order = ProfileOrder(
+    def order(self, client: AgentClient) -> ProfileOrder:
+        """What this agent is asked to profile."""
+        return ProfileOrder(
             # Places on this machine mean nothing there.
             replace(self._template, device=client.name, samples=Path(), output=Path()),
             self._fleet.device(client.name).emulate,
@@ -167,15 +187,16 @@ class _Work:
             self._table,
         )
 
+    def _ask(self, client: AgentClient) -> ProfileSummary:
         def told(body: Body) -> None:
             if self._stopped.is_set():  # it was being asked just then
                 client.cancel()
             self._show(client.name, float(body.get("share", 0.0)), str(body.get("note", "")))
 
-        answer = client.request("profile", to_data(order), timeout_s=SILENCE_S, progress=told)
+        answer = client.request("profile", to_data(self.order(client)), timeout_s=SILENCE_S, progress=told)
         return _summary(answer, self._template, client.name)
 
-    def _gather(self, client: AgentClient, output: Path) -> int:
+    def gather(self, client: AgentClient, output: Path) -> int:
         """Bring the agent's table here; its number of rows.
 
         Raises ``MismatchError`` if the table here has rows that the agent's has not: they would be lost.

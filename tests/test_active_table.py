@@ -9,6 +9,7 @@ from active_instances import Truth, synthetic
 
 from planner.active import active_profile
 from planner.active_note import ActiveNote, Alpha
+from planner.active_result import note_of
 from planner.cost import Way
 from planner.errors import InputError, PlanningError, UnknownNameError
 from planner.fleet import Fleet
@@ -16,7 +17,7 @@ from planner.plan import Limits, Variant
 from planner.sidecar import Environment, Sidecar
 from planner.solver import solve
 from planner.table import ProfileTable, format_row, header
-from runtime.active_profile import DeviceMeasure, run_active
+from runtime.active_profile import DeviceMeasure, annotate, run_active, show_result
 
 
 def write_tables(truth: Truth, folder: Path) -> tuple[dict[str, DeviceMeasure], dict[str, Path]]:
@@ -46,7 +47,10 @@ def test_an_active_table_is_solved_to_the_same_plan_and_says_what_it_is(
 ) -> None:
     truth = synthetic(12, 3, 2, 1)
     devices, tables = write_tables(truth, tmp_path)
-    result = run_active(truth.chain, truth.fleet, truth.ways, devices, tables, verify=4)
+    result = run_active(truth.chain, truth.fleet, truth.ways, devices, verify=4)
+    show_result(result, "latency")
+    for table in tables.values():
+        annotate(table, note_of(result, truth.fleet, "latency", Limits(), 1))
     out = capsys.readouterr().out
     assert "round 1 (whole)" in out
     assert "calibrated: no skipped bundle takes less than its bound" in out
@@ -114,7 +118,7 @@ def test_arguments_that_make_no_sense_are_refused(options: dict[str, object], me
 def test_a_device_nobody_measures_on_is_refused() -> None:
     truth = synthetic(4, 2, 1, 1)
     with pytest.raises(UnknownNameError, match="device to measure on"):
-        run_active(truth.chain, truth.fleet, truth.ways, {}, {})
+        run_active(truth.chain, truth.fleet, truth.ways, {})
 
 
 def test_a_device_that_answers_nothing_is_an_error() -> None:

@@ -50,6 +50,7 @@ from profiler.timing import (
 
 HOST_BACKENDS = [name for name in backends.NAMES if not backends.entry(name).gpu]
 TINY = ModelSource("models:Tiny", inputs=(InputSpec((3, 32, 32)),))
+TORCH = (Variant("torch"),)
 QUICK = Protocol(rounds=1, visit_runs=3, visit_s=0, max_runs=3)
 
 
@@ -96,14 +97,15 @@ def test_every_bundle_is_measured_in_every_variant_and_batch(tmp_path: Path) -> 
 @pytest.mark.parametrize("keep", [0, 1, 300, 400, 700])
 def test_a_half_written_table_resumes(tmp_path: Path, keep: int) -> None:
     make_samples(TINY, tmp_path / "samples")
+    only = request(tmp_path, variants=TORCH)
     file = tmp_path / "edge.csv"
-    profile(request(tmp_path))
+    profile(only)
     whole = ProfileTable.load([file])
     file.write_bytes(file.read_bytes()[:keep])
     if keep > 1:
         with pytest.raises(DocumentError, match=r"half-written|no row"):
             ProfileTable.load([file])
-    profile(request(tmp_path))
+    profile(only)
     resumed = ProfileTable.load([file])
     assert [row.key for row in resumed.rows] == [row.key for row in whole.rows]
     # The visits of rows that were lost count again.
@@ -118,7 +120,7 @@ from pathlib import Path
 import test_profile
 from profiler.session import profile
 folder = Path(sys.argv[1])
-profile(test_profile.request(folder), lambda step: print("row", flush=True))
+profile(test_profile.request(folder, variants=test_profile.TORCH), lambda step: print("row", flush=True))
 """
 
 
@@ -144,9 +146,9 @@ def test_killed_at_any_moment_at_most_one_bundle_is_lost(tmp_path: Path, rows: i
 
     text = (tmp_path / "edge.csv").read_text()
     assert len(parse_rows(text, "edge.csv", repair=True)) >= rows
-    summary = profile(request(tmp_path))
+    summary = profile(request(tmp_path, variants=TORCH))
     assert summary.resumed >= rows
-    assert len(ProfileTable.load([tmp_path / "edge.csv"]).rows) == 12
+    assert len(ProfileTable.load([tmp_path / "edge.csv"]).rows) == 6
 
 
 def test_a_full_disk_keeps_what_was_measured(tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ def test_a_full_disk_keeps_what_was_measured(tmp_path: Path) -> None:
         "import test_profile\n"
         "from pathlib import Path\n"
         "from profiler.session import profile\n"
-        "request = test_profile.request(Path(sys.argv[1]), variants=(test_profile.Variant('torch'),))\n"
+        "request = test_profile.request(Path(sys.argv[1]), variants=test_profile.TORCH)\n"
         "def shrink(step):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (900, resource.RLIM_INFINITY))\n"
         "try:\n"
@@ -172,7 +174,7 @@ def test_a_full_disk_keeps_what_was_measured(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "rows are safe" in done.stdout
     assert "resumes" in done.stdout
-    summary = profile(request(tmp_path, variants=(Variant("torch"),)))
+    summary = profile(request(tmp_path, variants=TORCH))
     assert summary.resumed >= 1
     assert summary.resumed + summary.measured == 6
 
@@ -184,7 +186,7 @@ def test_two_profiles_on_one_table_are_refused(tmp_path: Path) -> None:
         with pytest.raises(MismatchError, match="another profile is writing"):
             profile(request(tmp_path))
 
-    profile(request(tmp_path, variants=(Variant("torch"),)), again)
+    profile(request(tmp_path, variants=TORCH), again)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_two_profiles_on_one_table_are_refused(tmp_path: Path) -> None:
 )
 def test_what_does_not_belong_together_is_refused(tmp_path: Path, changes: dict, says: str) -> None:
     make_samples(TINY, tmp_path / "samples")
-    profile(request(tmp_path, variants=(Variant("torch"),)))
+    profile(request(tmp_path, variants=TORCH))
     before = (tmp_path / "edge.csv").read_bytes()
     with pytest.raises(InputError, match=says):
         profile(request(tmp_path, **changes))
@@ -473,17 +475,17 @@ def test_a_measurement_settles_when_it_is_known_or_runs_are_spent() -> None:
 def test_a_steady_bundle_is_stable_and_one_of_two_minds_is_not(tmp_path: Path) -> None:
     make_samples(TINY, tmp_path / "samples")
     loose = Protocol(precision=0.9, rounds=2, visit_runs=3, visit_s=0, max_runs=100)
-    assert profile(request(tmp_path, protocol=loose)).unstable == []
+    assert profile(request(tmp_path, variants=TORCH, protocol=loose)).unstable == []
     tight = Protocol(precision=1e-6, rounds=2, visit_runs=3, visit_s=0, max_runs=9)
-    summary = profile(request(tmp_path, protocol=tight, output=tmp_path / "tight.csv"))
-    assert len(summary.unstable) == 12
+    summary = profile(request(tmp_path, variants=TORCH, protocol=tight, output=tmp_path / "tight.csv"))
+    assert len(summary.unstable) == 6
     rows = ProfileTable.load([tmp_path / "tight.csv"]).rows
     assert {(row.stable, row.runs) for row in rows} == {(False, 9)}
     raw = [json.loads(line) for line in (tmp_path / "tight.samples.jsonl").read_text().splitlines()]
     # Rounds: every bundle and variant is visited before one is visited again.
     seen = [str(line["bundle"]) + str(line["variant"]) for line in raw]
-    assert len(seen) == 36
-    assert all(len(set(seen[place : place + 12])) == 12 for place in (0, 12, 24))
+    assert len(seen) == 18
+    assert all(len(set(seen[place : place + 6])) == 6 for place in (0, 6, 12))
     drift = Sidecar.load(tmp_path / "tight.json").drift
     assert len(drift) == 3
     assert [point.at_s for point in drift] == sorted(point.at_s for point in drift)
@@ -531,7 +533,7 @@ def test_the_sidecar_names_the_conditions(tmp_path: Path) -> None:
     make_samples(TINY, tmp_path / "samples")
     asked = request(
         tmp_path,
-        variants=(Variant("torch"),),
+        variants=TORCH,
         placement=placement(threads=1, cpus=(0,)),
         codecs=("raw", "zstd"),
     )

@@ -18,6 +18,7 @@ from runtime.commands.options import (
     parse_numbers,
     protocol_options,
 )
+from runtime.commands.profile_fleet import ActiveOptions, active_options
 from runtime.commands.variants import variant_options
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def check_codecs(ctx: click.Context, option: click.Parameter, value: str) -> tup
     help="Ways to pack what crosses a boundary (zstd, fp16, int8, int8-zstd), to measure beside the table.",
 )
 @protocol_options
+@active_options
 @click.option("--samples", type=FOLDER, help="Stored feature maps.  [default: samples/MODEL]")
 @click.option(
     "-o",
@@ -107,6 +109,7 @@ def profile(
     meter: str | None,
     codecs: tuple[CodecName, ...],
     protocol: Protocol,
+    active: ActiveOptions | None,
     samples: Path | None,
     output: Path | None,
 ) -> None:
@@ -114,7 +117,7 @@ def profile(
 
     Rows are on disk as soon as they are measured: stopped at any moment, the same command resumes. Without
     --device, the agents of all devices in --fleet measure, side by side, and their tables are gathered
-    here.
+    here. With --strategy active they measure only what an optimal plan could use.
     """
     from planner.fleet import Device
     from planner.fleet_file import load_fleet
@@ -123,6 +126,8 @@ def profile(
         raise click.UsageError("pass --device (this machine) or --devices (their agents), not both")
     if not device and not fleet:
         raise click.UsageError("pass --device NAME to profile this machine, or --fleet FILE for its devices")
+    if device and active:
+        raise click.UsageError("--strategy active plans for a whole fleet: pass --fleet, and no --device")
     if not device and (threads or cpus):
         raise click.UsageError("--threads and --cpus belong to one --device; write them in the fleet file")
     if device and output and output.suffix != ".csv":
@@ -140,7 +145,7 @@ def profile(
     from profiler.placement import placement
     from profiler.request import ProfileRequest, Step
     from profiler.session import profile as run_profile
-    from runtime.commands.profile_fleet import profile_devices
+    from runtime.commands.profile_fleet import profile_devices, profile_devices_actively
     from runtime.commands.profile_notes import summary_notes
     from runtime.console import console
     from runtime.progress import progress_bar
@@ -161,7 +166,10 @@ def profile(
     )
     if machines and not device:
         names = devices or tuple(each.name for each in machines.devices)
-        profile_devices(request, machines, names)
+        if active:
+            profile_devices_actively(request, machines, names, active)
+        else:
+            profile_devices(request, machines, names)
         return
     with progress_bar(f"{source.name} on {device}", 1.0) as advance:
 
