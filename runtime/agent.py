@@ -98,6 +98,7 @@ class Agent:
         self._orders: dict[tuple[str, int], Progress] = {}
         self._measuring: Progress | None = None
         self._clients: set[str] = set()
+        self._farewells: list[Callable[[str | None], None]] = []
         self.handle(HELLO, lambda body, progress: {"name": name, "protocol": PROTOCOL})
 
     def handle(self, order: str, handler: Handler, *, measures: bool = False) -> None:
@@ -107,6 +108,13 @@ class Agent:
         on a thread of its own; of the handlers that ``measures``, one at a time, a second is refused.
         """
         self._handlers[order] = handler, measures
+
+    def when_gone(self, then: Callable[[str | None], None]) -> None:
+        """Call ``then(client)`` once a workstation vanished, and ``then(None)`` when serving ends.
+
+        That client's orders have ended by then, and nothing measures meanwhile.
+        """
+        self._farewells.append(then)
 
     def serve(self) -> None:
         """Carry out orders until ``stop``; those under way then are cancelled."""
@@ -235,11 +243,23 @@ class Agent:
                 for (owner, _), progress in self._orders.items():
                     if owner == client:
                         progress.cancel()
+                threading.Thread(target=self._part, args=(client,), daemon=True).start()
             self._changed.notify_all()
+
+    def _part(self, client: str | None) -> None:
+        """What handlers keep for a client ends with it; whoever measures next ends it too."""
+        farewell = Progress(self.name, Request(client or "0" * 16, self.name, "farewell", {}), 0)
+        with self._changed:
+            self._changed.wait_for(lambda: all(owner != client for owner, _ in self._orders))
+        with contextlib.suppress(WorkerError), self._exclusively(farewell):
+            for then in self._farewells:
+                then(client)
 
     def _end_orders(self) -> None:
         with self._changed:
             for progress in self._orders.values():
                 progress.cancel()
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._orders, CLIENT_TIMEOUT_S)
+            ended = self._changed.wait_for(lambda: not self._orders, CLIENT_TIMEOUT_S)
+        if ended:
+            self._part(None)

@@ -80,6 +80,7 @@ class ProfileHandler:
     def __init__(self, name: str, files: AgentFiles, modules: Collection[str]) -> None:
         self._name, self._files, self._modules = name, files, frozenset(modules)
         self._open: tuple[ProfileOrder, Session] | None = None
+        self._client = ""  # for whom it is open
 
     def profile(self, body: Body, progress: Progress) -> Body:
         """Measure every bundle; answers with the summary."""
@@ -94,7 +95,7 @@ class ProfileHandler:
             self._release()
             session = Session(self._request(order.profile, progress))
             session.__enter__()
-            self._open = order.profile, session
+            self._open, self._client = (order.profile, session), progress.request.client
             session.measure_codecs()
         session = self._open[1]
         found = session.measure(
@@ -110,6 +111,11 @@ class ProfileHandler:
         """Close the session that ``measure`` keeps open, and with it the table."""
         self._release()
         return {}
+
+    def part(self, client: str | None) -> None:
+        """Close the session if it is kept open for this client (None: for anyone)."""
+        if client in (None, self._client):
+            self._release()
 
     def _release(self) -> None:
         if self._open:

@@ -36,6 +36,7 @@ def make_agent(name: str, transport: Transport, folder: Path, modules: Collectio
     agent.handle("profile", lambda body, progress: profiles().profile(body, progress), measures=True)
     agent.handle("measure", lambda body, progress: profiles().measure(body, progress), measures=True)
     agent.handle("release", lambda body, progress: profiles().release(body, progress), measures=True)
+    agent.when_gone(lambda client: profiles().part(client) if profiles.cache_info().currsize else None)
     links = LinkService(transport)
     agent.handle(ECHO, links.echo)
     agent.handle(PROBE, links.probe, measures=True)

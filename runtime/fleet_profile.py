@@ -67,19 +67,14 @@ def profile_fleet(
         raise InputError(f"devices must be named once each, found {', '.join(names) or 'none'}")
     work = FleetWork(template, fleet, read_manifest(template.samples, template.source), show)
     with agents_of(template, fleet, names) as clients:
-        threads = [
-            threading.Thread(target=work.measure, args=([clients[name] for name in lane],), daemon=True)
-            for lane in lanes([fleet.device(name) for name in names])
-        ]
-        for thread in threads:
-            thread.start()
+        for lane in lanes([fleet.device(name) for name in names]):
+            asked = [clients[name] for name in lane]
+            threading.Thread(target=work.measure, args=(asked,), daemon=True).start()
         try:
-            for thread in threads:
-                thread.join()
+            work.wait(names)
         except KeyboardInterrupt:
             work.stop()
-            for thread in threads:
-                thread.join()
+            work.wait(names)
             raise
     return [work.results[name] for name in names]
 
@@ -119,6 +114,7 @@ class FleetWork:
         self._template, self._fleet, self._manifest, self._show = template, fleet, manifest, show
         self._stopped = threading.Event()
         self._asked: list[AgentClient] = []
+        self._changed = threading.Condition()
         self.results: dict[str, DeviceResult] = {}
         identity = json.dumps([to_data(template.source), str(template.output)])
         self._table = hashlib.sha256(identity.encode()).hexdigest()[:32]
@@ -132,7 +128,16 @@ class FleetWork:
     def measure(self, clients: Sequence[AgentClient]) -> None:
         """Measure one device after the other."""
         for client in clients:
-            self.results[client.name] = self._device(client)
+            result = self._device(client)
+            with self._changed:
+                self.results[client.name] = result
+                self._changed.notify_all()
+
+    def wait(self, names: Sequence[str]) -> None:
+        """Return once every device has its result."""
+        # Not by joining threads: until Python 3.13 a join that Ctrl-C ends takes its thread for ended.
+        with self._changed:
+            self._changed.wait_for(lambda: self.results.keys() >= set(names))
 
     def output(self, client: AgentClient) -> Path:
         """Where its table is gathered."""

@@ -44,7 +44,7 @@ from runtime.wire import Frame
 
 PATIENCE_S = 60.0
 QUICK = Protocol(rounds=1, visit_runs=3, visit_s=0, max_runs=3)
-SLOW = Protocol(rounds=2, visit_runs=3, visit_s=0.2, max_runs=6)
+SLOW = 100.0  # a slowdown that leaves time to kill something
 needs_two = pytest.mark.skipif(len(available_cpus()) < 2, reason="two emulated devices side by side")
 
 
@@ -475,10 +475,12 @@ def template(store: Path, output: Path, **changes: Any) -> ProfileRequest:
     return ProfileRequest(**{**given, **changes})
 
 
-def emulated(*names: str, **addresses: str) -> Fleet:
+def emulated(*names: str, slow: str = "", **addresses: str) -> Fleet:
     cpus = available_cpus()
-    devices = [Device(name, emulate=Emulation(1, (cpus[k % len(cpus)],))) for k, name in enumerate(names)]
-    devices += [Device(name, address=address) for name, address in addresses.items()]
+    devices = []
+    for k, name in enumerate([*names, *addresses]):
+        own = Emulation(1, (cpus[k % len(cpus)],), SLOW if name == slow else 1.0)
+        devices.append(Device(name, emulate=own, address=addresses.get(name)))
     return Fleet(devices[0].name, devices[0].name, tuple(devices), ())
 
 
@@ -502,43 +504,49 @@ def remote_agent(folder: Path, name: str = "nano") -> Iterator[tuple[subprocess.
             process.kill()
 
 
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    root = Path(__file__).parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(root.parent), str(root))))
+        with remote_agent(tmp_path_factory.mktemp("nano")) as started:
+            yield started
+
+
 def keys(file: Path) -> set[object]:
     return {row.key[1:] for row in ProfileTable.load([file]).rows}
 
 
-def test_a_fleet_is_profiled_and_found_again(store: Path, tmp_path: Path) -> None:
-    with remote_agent(tmp_path / "there") as (process, address):
-        fleet, seen = emulated("edge", nano=address), set[str]()
-        asked = template(store, tmp_path / "profiles")
-        results = profile_fleet(asked, fleet, ["edge", "nano"], lambda name, share, note: seen.add(name))
-        assert [(each.device, each.rows, each.error) for each in results] == [
-            ("edge", 6, None),
-            ("nano", 6, None),
-        ]
-        assert seen == {"edge", "nano"}
-        table = ProfileTable.load([each.output for each in results])
-        assert {row.device for row in table.rows} == {"edge", "nano"}
-        for each in results:
-            assert each.output.with_suffix(".samples.jsonl").read_text().count("\n") >= 6
-        again = profile_fleet(asked, fleet, ["nano"])[0]
-        assert again.summary
-        assert (again.summary.measured, again.summary.resumed, again.rows) == (0, 6, 6)
-        # Rows that the agent knows nothing of would be lost.
-        strange = template(store, tmp_path / "elsewhere")
-        strange.output.mkdir()
-        for file in (tmp_path / "profiles").glob("*-nano.*"):
-            (strange.output / file.name).write_bytes(file.read_bytes())
-        refused = profile_fleet(strange, fleet, ["nano"])[0]
-        assert isinstance(refused.error, MismatchError)
-        assert refused.rows == 6
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE_S) == 0
+def test_a_fleet_is_profiled_and_found_again(store: Path, tmp_path: Path, nano: Any) -> None:
+    fleet, seen = emulated("edge", nano=nano[1]), set[str]()
+    asked = template(store, tmp_path / "profiles")
+    results = profile_fleet(asked, fleet, ["edge", "nano"], lambda name, share, note: seen.add(name))
+    assert [(each.device, each.rows, each.error) for each in results] == [
+        ("edge", 6, None),
+        ("nano", 6, None),
+    ]
+    assert seen == {"edge", "nano"}
+    table = ProfileTable.load([each.output for each in results])
+    assert {row.device for row in table.rows} == {"edge", "nano"}
+    for each in results:
+        assert each.output.with_suffix(".samples.jsonl").read_text().count("\n") >= 6
+    again = profile_fleet(asked, fleet, ["nano"])[0]
+    assert again.summary
+    assert (again.summary.measured, again.summary.resumed, again.rows) == (0, 6, 6)
+    # Rows that the agent knows nothing of would be lost.
+    strange = template(store, tmp_path / "elsewhere")
+    strange.output.mkdir()
+    for file in (tmp_path / "profiles").glob("*-nano.*"):
+        (strange.output / file.name).write_bytes(file.read_bytes())
+    refused = profile_fleet(strange, fleet, ["nano"])[0]
+    assert isinstance(refused.error, MismatchError)
+    assert refused.rows == 6
 
 
 @needs_two
 def test_an_agent_killed_loses_no_other_device_and_resumes(store: Path, tmp_path: Path) -> None:
-    asked = template(store, tmp_path / "profiles", protocol=SLOW)
-    fleet = emulated("edge", "server")
+    asked = template(store, tmp_path / "profiles")
+    fleet = emulated("edge", "server", slow="server")
     started = dict[str, AgentClient]()
     killed = threading.Event()
 
@@ -570,12 +578,12 @@ WORKSTATION = """
 import sys, threading, _thread
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_agent import SLOW, emulated, template, profile_fleet
+from test_agent import emulated, template, profile_fleet
 store, output, address = Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 def show(name, share, note):
     print(share, flush=True)
 try:
-    profile_fleet(template(store, output, protocol=SLOW), emulated("edge", nano=address), ["nano"], show)
+    profile_fleet(template(store, output), emulated("edge", slow="nano", nano=address), ["nano"], show)
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -583,35 +591,34 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_workstation_that_ends_leaves_whole_tables(
-    store: Path, tmp_path: Path, how: signal.Signals
+    store: Path, tmp_path: Path, how: signal.Signals, nano: Any
 ) -> None:
-    output = tmp_path / "profiles"
-    with remote_agent(tmp_path / "there") as (_, address):
-        command = [
-            sys.executable,
-            "-c",
-            WORKSTATION,
-            str(Path(__file__).parent),
-            str(store),
-            str(output),
-            address,
-        ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as workstation:
-            assert workstation.stdout
-            assert any(float(line) > 0.2 for line in workstation.stdout)
-            workstation.send_signal(how)
-            code = workstation.wait(PATIENCE_S)
-        table = output / "models-Tiny-nano.csv"
-        if how == signal.SIGINT:
-            assert code == 130
-            assert table.read_text().endswith("\n")
-        asked = template(store, output, protocol=SLOW)
-        found = profile_fleet(asked, emulated("edge", nano=address), ["nano"])[0]
-        assert found.error is None
-        assert found.summary
-        assert found.summary.measured + found.summary.resumed == 6
-        assert found.summary.measured < 6 or how == signal.SIGINT
-        assert len(keys(table)) == 6
+    output, (agent, address) = tmp_path / "profiles", nano
+    command = [
+        sys.executable,
+        "-c",
+        WORKSTATION,
+        str(Path(__file__).parent),
+        str(store),
+        str(output),
+        address,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as workstation:
+        assert workstation.stdout
+        assert any(float(line) > 0.2 for line in workstation.stdout)
+        workstation.send_signal(how)
+        code = workstation.wait(PATIENCE_S)
+    table = output / "models-Tiny-nano.csv"
+    if how == signal.SIGINT:
+        assert code == 130
+        assert 0 < len(keys(table)) < 6
+    fleet = emulated("edge", slow="nano", nano=address)
+    found = profile_fleet(template(store, output), fleet, ["nano"])[0]
+    assert found.error is None
+    assert found.summary
+    assert found.summary.resumed > 0
+    assert found.summary.measured + found.summary.resumed == len(keys(table)) == 6
+    assert agent.poll() is None
 
 
 def test_a_device_that_is_not_there_is_named(
@@ -636,6 +643,11 @@ def test_an_order_to_profile_is_checked(place: Place, tmp_path: Path, order: Bod
         place.client().request("profile", order)
     agent.stop()
     thread.join()
+
+
+def test_an_agent_ends_when_told(nano: Any) -> None:
+    nano[0].send_signal(signal.SIGTERM)
+    assert nano[0].wait(PATIENCE_S) == 0
 
 
 # --- the commands
