@@ -36,6 +36,11 @@ bench: $(READY)
 	$(BIN)/python benchmarks/forecast.py
 	$(BIN)/python benchmarks/captured.py
 	$(BIN)/python benchmarks/preparation.py
+	$(BIN)/python benchmarks/repeat.py
+	$(BIN)/python benchmarks/kills.py
+	$(BIN)/python benchmarks/active.py
+	$(BIN)/python benchmarks/metering.py
+	$(BIN)/python benchmarks/links.py
 
 # On a machine with an NVIDIA GPU: the tests that need one, then docs/gpu.md.
 gpu: $(READY)
