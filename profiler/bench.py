@@ -25,11 +25,11 @@ from profiler.fusion import check_fusion
 from profiler.inputs import model_samples
 from profiler.model import load_model
 from profiler.placement import Placement, placed
+from profiler.recipes import calibrated
 from profiler.request import Key, usable
 from profiler.rounds import open_group, rounds
 from profiler.runner import Array, Backend, Setting
 from profiler.samples import SampleStore, write_samples
-from profiler.session import calibrated
 from profiler.timing import Protocol
 
 

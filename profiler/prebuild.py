@@ -16,9 +16,9 @@ from profiler.backends.trt import TensorRtBackend
 from profiler.cut import CutModel, cut_model
 from profiler.engine_cache import Engine
 from profiler.model import load_model
+from profiler.recipes import calibrated
 from profiler.runner import Setting
 from profiler.samples import SampleStore
-from profiler.session import calibrated
 
 
 @dataclass(frozen=True)

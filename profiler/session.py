@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from types import TracebackType
 
 from planner.codec_table import CodecRow
-from planner.errors import BundleError, EnergyError
+from planner.errors import BundleError, EnergyError, InputError
 from planner.plan import Variant
-from planner.recipe import Calibration, Recipe
 from planner.sidecar import DriftPoint, LeftOut, MeterNote, Sidecar
 from planner.table import ProfileRow
 from profiler import backends
@@ -33,6 +32,7 @@ from profiler.fusion import check_fusion
 from profiler.journal import Journal
 from profiler.model import load_model
 from profiler.placement import environment, placed
+from profiler.recipes import calibrated
 from profiler.request import Key, ProfileRequest, ProfileSummary, Progress, Step, usable
 from profiler.rounds import open_group, rounds
 from profiler.runner import Backend, Setting
@@ -123,9 +123,15 @@ class Session:
     def measure(
         self, keys: Iterable[Key], progress: Progress = lambda step: None
     ) -> list[ProfileRow | LeftOut]:
-        """A row, or the reason why there is none, for each key, in their order; rows are on disk."""
-        wanted = list(keys)
+        """A row, or the reason why there is none, for each key, in their order; rows are on disk.
+
+        Raises ``InputError`` for a key that the request does not ask for.
+        """
+        wanted = list(dict.fromkeys(keys))
         work = {key: self._work(key) for key in self.keys()}
+        if strange := [key for key in wanted if key not in work]:
+            bundle, variant, batch = strange[0]
+            raise InputError(f"nobody asked for {bundle} in {variant}, batch {batch}", "see Session.keys()")
         total, results = sum(work.values()), dict[Key, ProfileRow | LeftOut]()
 
         def tell(key: Key, share: float, row: ProfileRow | None = None) -> None:
@@ -154,11 +160,15 @@ class Session:
                             if made:
                                 self.journal.visited(*key, made)
                                 self.summary.timed_s += made.first_s + sum(made.samples_s)
-                            if opened.settled:
-                                results[key] = row = self._finish(key, opened)
-                                tell(key, left[key], row)
-                            else:
+                            if not opened.settled:
                                 tell(key, min(work[key] / self.request.protocol.rounds, left[key]))
+                                continue
+                            try:
+                                results[key] = row = self._finish(key, opened)
+                            except BundleError as error:
+                                failed(key, error)
+                            else:
+                                tell(key, left[key], row)
         self.summary.drift = drift(self.journal.sidecar.drift)
         return [results[key] for key in wanted]
 
@@ -245,8 +255,14 @@ class Session:
             return
         opened.visits.clear()
         points: list[DriftPoint] = []
+
+        def visit() -> None:
+            # Always at one clock, whatever the others run at; what cannot be seen once is left out.
+            with suppress(BundleError), self._switch.at(key.variant):
+                points.append(drift_point(opened))
+
         with opened:
-            yield lambda: points.append(drift_point(opened))
+            yield visit
         self.journal.drifted(points)
 
     def _leave_out(self, key: Key, error: BundleError) -> LeftOut:
@@ -269,15 +285,3 @@ class Session:
         """About how long a key takes to measure: a fixed part, and one that grows with its work."""
         macs = sum(layer.macs for layer in self.chain.layers[key.bundle.start : key.bundle.stop])
         return 1.0 + key.batch * macs / 2e9
-
-
-def calibrated(
-    wanted: Calibration, cut: CutModel, store: SampleStore, before: Recipe | None = None
-) -> Recipe:
-    """``before`` where it was made as is wanted now, else a recipe calibrated on the stored feature maps."""
-    if before and (before.calibrator, before.percentile) == (wanted.calibrator, wanted.percentile):
-        return replace(before, policy=wanted.policy)
-    from profiler.calibration import calibrate
-
-    found = calibrate(cut, store, wanted.calibrator, wanted.percentile)
-    return replace(found, policy=wanted.policy)

@@ -89,7 +89,7 @@ class Bench:
         if precision not in ("int8", "mixed"):
             return None
         from planner.recipe import Calibration, Policy
-        from profiler.session import calibrated
+        from profiler.recipes import calibrated
 
         policy = Policy("type", "int8", {"Gemm": "fp16"}) if precision == "mixed" else None
         return calibrated(Calibration(policy=policy), self.cut, self.store)

@@ -27,6 +27,7 @@ from planner.errors import (
 )
 from planner.sidecar import DriftPoint
 from planner.statistics import trimmed_mean
+from planner.table import ProfileRow
 from profiler import backends
 from profiler.cut import CutModel, cut_model
 from profiler.drift import drift
@@ -34,10 +35,10 @@ from profiler.images import default_pictures, folder_pictures, prepare
 from profiler.inputs import model_samples
 from profiler.model import load_model
 from profiler.placement import available_cpus, placed, placement
-from profiler.request import ProfileRequest
+from profiler.request import Key, ProfileRequest
 from profiler.runner import Artifact, Runner, Setting, slowed
 from profiler.samples import SampleStore, stored_bytes, write_samples
-from profiler.session import profile
+from profiler.session import Session, profile
 from profiler.timing import (
     Measurement,
     Protocol,
@@ -544,3 +545,15 @@ def test_the_sidecar_names_the_conditions(tmp_path: Path) -> None:
     assert sidecar.environment.threads == 1
     assert sidecar.environment.cpus == (0,)
     assert {"torch", "numpy"} <= set(sidecar.environment.libraries)
+
+
+def test_a_session_measures_what_it_is_asked_for(tmp_path: Path) -> None:
+    make_samples(TINY, tmp_path / "samples")
+    with Session(request(tmp_path, variants=TORCH)) as session:
+        whole = Key(Bundle(0, 3), TORCH[0], 1)
+        (row,) = session.measure([whole, whole])
+        assert isinstance(row, ProfileRow)
+        assert (row.bundle, len(session.rows), len(session.missing())) == (whole.bundle, 1, 5)
+        with pytest.raises(InputError, match="nobody asked for"):
+            session.measure([Key(Bundle(0, 3), Variant("onnxruntime"), 1)])
+    assert ProfileTable.load([tmp_path / "edge.csv"]).rows == (row,)

@@ -28,9 +28,9 @@ from profiler.engine_cache import SCHEMA, Engine, EngineCache, EngineKey, Engine
 from profiler.engines import PORTABLE, TENSORRT, TENSORRT_RTX, Source, find_or_build, layer_names
 from profiler.inputs import model_samples
 from profiler.model import load_model
+from profiler.recipes import calibrated
 from profiler.runner import Setting
 from profiler.samples import SampleStore, write_samples
-from profiler.session import calibrated
 from runtime.cli import cli
 
 onnx = pytest.importorskip("onnx")
