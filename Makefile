@@ -27,8 +27,9 @@ demo: $(READY)
 	$(BIN)/edgecut report demo/edge.csv demo/server.csv demo/run -o demo/report
 	@echo; echo "Open forecast.png, baselines.png, chain.png and bundles-edge.png in demo/report."
 
+# Two at a time: many tests wait for processes of their own.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(READY)
 	$(BIN)/python benchmarks/hop.py

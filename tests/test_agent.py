@@ -226,6 +226,19 @@ def test_a_workstation_that_vanishes_takes_its_orders_along_and_nothing_else(pla
     assert place.client().request("hello")
 
 
+def test_what_is_kept_for_a_workstation_ends_with_it(place: Place) -> None:
+    agent, parted = place.agent(), list[str | None]()
+    agent.when_gone(parted.append)
+    staying = place.client()
+    with InProcessTransport(place.hub) as transport, AgentNetwork(transport) as network:
+        place.client(network=network).request("hello")
+        gone = network.client
+    until(lambda: parted == [gone])
+    assert staying.request("hello")
+    agent.stop()
+    until(lambda: parted == [gone, None])
+
+
 def test_an_agent_that_hangs_has_a_deadline(place: Place) -> None:
     release = threading.Event()
     place.agent(hang=lambda body, progress: {"late": release.wait(PATIENCE_S)})
