@@ -14,6 +14,9 @@ PROTOCOL = 1
 CANCEL, HELLO = "cancel", "hello"
 # The most that one frame on these channels has: a body of 16 MiB and its header.
 MAX_CONTROL_BYTES = (16 << 20) + (1 << 10)
+# A peer silent for so long is gone; one that is killed is seen at once. Shorter, a device that starts a large
+# library on a busy processor was taken for dead.
+LEASE_S = 3.0
 _CLIENT = re.compile("[0-9a-f]{16}")
 
 Body = dict[str, Any]

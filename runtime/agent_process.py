@@ -28,10 +28,11 @@ def main(
     """Serve one emulated device."""
     pin(cpus)
 
+    from runtime.agent_messages import LEASE_S
     from runtime.agent_service import make_agent
     from runtime.zenoh_transport import ZenohTransport
 
-    with ZenohTransport(connect) as transport:
+    with ZenohTransport(connect, lease_s=LEASE_S) as transport:
         agent = make_agent(name, transport, folder, modules)
 
         def parent_gone() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from planner.documents import from_data, to_data
 from planner.errors import EdgecutError, InputError, StorageError, TransportError, WorkerError
 from planner.fleet import Device, Fleet
-from runtime.agent_messages import CANCEL, HELLO, PROTOCOL, Body, Failure, Reply, Request, carried
+from runtime.agent_messages import CANCEL, HELLO, LEASE_S, PROTOCOL, Body, Failure, Reply, Request, carried
 from runtime.agent_network import AgentNetwork
 from runtime.processes import DeviceProcess
 from runtime.transport import Sender
@@ -98,6 +98,8 @@ class AgentClient:
                     if not gone or reply.state != "progress":  # the last word of one that went counts
                         return reply
             if gone:
+                if self.process:
+                    self.process.wait(1.0)  # its connections close a moment before it has ended
                 raise WorkerError(
                     f"the agent of {self.name} {self._ended() or 'is gone'}, asked for {order}",
                     "start it again if need be, and run the same command again; it resumes",
@@ -181,7 +183,7 @@ def fleet_agents(
             )
     addresses = [device.address for device in devices if device.address]
     processes: dict[str, DeviceProcess] = {}
-    with ZenohTransport(addresses) as transport, AgentNetwork(transport) as network:
+    with ZenohTransport(addresses, lease_s=LEASE_S) as transport, AgentNetwork(transport) as network:
         try:
             for device in devices:
                 if not device.address:

@@ -61,10 +61,11 @@ def agent(
 def serve(name: str, where: str, folder: Path, modules: tuple[str, ...]) -> None:
     import signal
 
+    from runtime.agent_messages import LEASE_S
     from runtime.agent_service import make_agent
     from runtime.zenoh_transport import ZenohTransport
 
-    with ZenohTransport(listen=where) as transport:
+    with ZenohTransport(listen=where, lease_s=LEASE_S) as transport:
         served = make_agent(name, transport, folder, modules)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: served.stop())
