@@ -52,22 +52,17 @@ def rounds(
     and what a caller does with a bundle is done at its clock.
     """
     going = dict(sorted(group.items(), key=lambda item: item[0].variant.frequency_hz or 0.0))
-    # A capture or export leaves many objects behind; collecting them before each round takes long.
-    gc.collect()
-    gc.freeze()
-    try:
-        while going:
-            before_round()
-            for key, opened in list(going.items()):
-                made: Visit | BundleError | None = None
-                try:
-                    if not opened.settled:
-                        with switch.at(key.variant):
-                            made = opened.visit()
-                except BundleError as error:
-                    made = error
-                if opened.settled or isinstance(made, BundleError):
-                    del going[key]
-                yield key, opened, made
-    finally:
-        gc.unfreeze()
+    gc.collect()  # so that none of it falls into a visit
+    while going:
+        before_round()
+        for key, opened in list(going.items()):
+            made: Visit | BundleError | None = None
+            try:
+                if not opened.settled:
+                    with switch.at(key.variant):
+                        made = opened.visit()
+            except BundleError as error:
+                made = error
+            if opened.settled or isinstance(made, BundleError):
+                del going[key]
+            yield key, opened, made

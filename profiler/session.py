@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -37,6 +38,9 @@ from profiler.request import Key, ProfileRequest, ProfileSummary, Progress, Step
 from profiler.rounds import open_group, rounds
 from profiler.runner import Backend, Setting
 from profiler.samples import SampleStore
+
+# Between visits to the reference bundle: late rounds are short.
+_REFERENCE_S = 2.0
 
 
 def profile(request: ProfileRequest, progress: Progress = lambda step: None) -> ProfileSummary:
@@ -99,6 +103,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        gc.unfreeze()
         self.summary.wall_s = time.perf_counter() - self._started
 
     @property
@@ -234,6 +239,9 @@ class Session:
                 self._backends[variant, batch] = make(self._cuts[batch], setting)
             except BundleError as error:
                 self._backends[variant, batch] = error
+            # A capture or export leaves many objects behind; looking at them before each bundle takes long.
+            gc.collect()
+            gc.freeze()
         found = self._backends[variant, batch]
         if isinstance(found, BundleError):
             raise found
@@ -257,6 +265,8 @@ class Session:
         points: list[DriftPoint] = []
 
         def visit() -> None:
+            if points and time.time() - points[-1].at_s < _REFERENCE_S:
+                return
             # Always at one clock, whatever the others run at; what cannot be seen once is left out.
             with suppress(BundleError), self._switch.at(key.variant):
                 points.append(drift_point(opened))

@@ -6,8 +6,9 @@
              until three runs   a visit to every bundle and variant          trimmed mean, its
              agree to 10 %      that has not settled                         interval, median, p95
 
-    a visit   first run ──► at least 4 runs and 0.1 s, each on the next stored feature map
-              kept apart: the caches held another bundle's data
+    a visit   first run ──► at least 4 runs and 0.1 s, each on the next stored feature map; at most a
+              kept apart    tenth of ``max_runs``, so that quick bundles too are seen at ten moments
+              (the caches held another bundle's data)
 
     a run     host array ──► runner ──► host array       wall clock around it, CPU clock beside it
 
@@ -54,6 +55,11 @@ class Protocol:
             raise ValueError(f"precision must lie between 0 and 1, found {self.precision}")
         if min(self.max_runs, self.rounds, self.visit_runs) < 1:
             raise ValueError("max_runs, rounds and visit_runs must be at least 1")
+
+    @property
+    def visit_max_runs(self) -> int:
+        """The most runs of one visit: what is quick to run is seen in twice ``rounds`` visits, too."""
+        return max(self.visit_runs, self.max_runs // (2 * self.rounds))
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,7 @@ def visit(runner: Runner, inputs: Sequence[tuple[Array, ...]], done: int, protoc
         first_s = time.perf_counter() - begin
         start_ns, cpu_time, started = time.time_ns(), time.process_time(), time.perf_counter()
         while len(samples) < protocol.visit_runs or (
-            time.perf_counter() - started < protocol.visit_s and done + len(samples) < protocol.max_runs
+            time.perf_counter() - started < protocol.visit_s and len(samples) < protocol.visit_max_runs
         ):
             arrays = inputs[(done + len(samples)) % len(inputs)]
             begin = time.perf_counter()

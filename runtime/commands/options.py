@@ -147,7 +147,8 @@ def protocol_options(command: F) -> F:
             ),
             click.option(
                 "--visit-ms", type=click.FloatRange(0, 60_000), default=100.0, show_default=True,
-                help="Least length of a visit to a bundle; a power log merged later may need longer ones.",
+                help="Length of a visit to a bundle, if a tenth of --max-runs lasts so long; a power log merged "
+                "later may need longer ones.",
             ),
         ]
     ):  # fmt: skip
