@@ -45,7 +45,6 @@ from runtime.wire import Frame
 PATIENCE_S = 60.0
 QUICK = Protocol(rounds=1, visit_runs=3, visit_s=0, max_runs=3)
 SLOW = 100.0  # a slowdown that leaves time to kill something
-needs_two = pytest.mark.skipif(len(available_cpus()) < 2, reason="two emulated devices side by side")
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -556,10 +555,9 @@ def test_a_fleet_is_profiled_and_found_again(store: Path, tmp_path: Path, nano: 
     assert refused.rows == 6
 
 
-@needs_two
-def test_an_agent_killed_loses_no_other_device_and_resumes(store: Path, tmp_path: Path) -> None:
+def test_an_agent_killed_loses_no_other_device_and_resumes(store: Path, tmp_path: Path, nano: Any) -> None:
     asked = template(store, tmp_path / "profiles")
-    fleet = emulated("edge", "server", slow="server")
+    fleet = emulated("server", slow="server", nano=nano[1])
     started = dict[str, AgentClient]()
     killed = threading.Event()
 
@@ -576,15 +574,15 @@ def test_an_agent_killed_loses_no_other_device_and_resumes(store: Path, tmp_path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runtime.fleet_profile.fleet_agents", watched)
-        edge, server = profile_fleet(asked, fleet, ["edge", "server"], show)
-    assert (edge.rows, edge.error) == (6, None)
+        other, server = profile_fleet(asked, fleet, ["nano", "server"], show)
+    assert (other.rows, other.error) == (6, None)
     assert isinstance(server.error, WorkerError)
     assert "the agent of server was killed by signal 9" in server.error.message
     again = profile_fleet(asked, fleet, ["server"])[0]
     assert again.error is None
     assert again.summary
     assert again.summary.measured + again.summary.resumed == 6
-    assert keys(again.output) == keys(edge.output)
+    assert keys(again.output) == keys(other.output)
 
 
 WORKSTATION = """
