@@ -19,9 +19,9 @@ demo: $(READY)
 	$(BIN)/edgecut inspect alexnet
 	$(BIN)/edgecut samples alexnet -o demo/samples
 	$(BIN)/edgecut profile alexnet --device edge --fleet $(FLEET) --backend onnxruntime \
-	    --samples demo/samples -o demo/edge.csv
+	    --samples demo/samples --max-runs 60 -o demo/edge.csv
 	$(BIN)/edgecut profile alexnet --device server --fleet $(FLEET) --backend onnxruntime \
-	    --samples demo/samples -o demo/server.csv
+	    --samples demo/samples --max-runs 60 -o demo/server.csv
 	$(BIN)/edgecut solve --profiles demo/edge.csv demo/server.csv --fleet $(FLEET) -o demo/plan.json
 	$(BIN)/edgecut deploy demo/plan.json -o demo/run
 	$(BIN)/edgecut report demo/edge.csv demo/server.csv demo/run -o demo/report
