@@ -42,6 +42,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/active.py
 	$(BIN)/python benchmarks/metering.py
 	$(BIN)/python benchmarks/links.py
+	$(BIN)/python benchmarks/simulate.py
 
 # On a machine with an NVIDIA GPU: the tests that need one, then docs/gpu.md.
 gpu: $(READY)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from planner import ModelSource, ProfileTable, Variant, load_fleet
+from planner import Fleet, ModelSource, ProfileTable, Variant, load_fleet
 from planner.solver import solve
 from profiler import ProfileRequest, Protocol, cut_model, load_model, placement, profile, write_samples
 from profiler.inputs import model_samples
@@ -20,23 +20,28 @@ from runtime import DeployRequest, deploy
 FLEET = Path(__file__).parent.parent / "samples" / "fleets" / "edge-server-wifi.toml"
 
 
+def profiled(source: ModelSource, fleet: Fleet, folder: Path) -> list[Path]:
+    """Profile tables of every device of ``fleet``, by onnxruntime."""
+    model = load_model(source)
+    write_samples(cut_model(model), list(model_samples(model, None, None, [])), folder / "samples")
+    tables = []
+    for device in fleet.devices:
+        tables.append(folder / f"{device.name}.csv")
+        profile(
+            ProfileRequest(
+                source, device.name, (Variant("onnxruntime"),), (1,), folder / "samples", tables[-1],
+                placement(device.emulate), Protocol(),
+            )
+        )  # fmt: skip
+    return tables
+
+
 def main() -> None:
     source = ModelSource(sys.argv[1] if len(sys.argv) > 1 else "alexnet")
     fleet = load_fleet(FLEET)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = load_model(source)
-        write_samples(cut_model(model), list(model_samples(model, None, None, [])), folder / "samples")
-        tables = []
-        for device in fleet.devices:
-            tables.append(folder / f"{device.name}.csv")
-            profile(
-                ProfileRequest(
-                    source, device.name, (Variant("onnxruntime"),), (1,), folder / "samples", tables[-1],
-                    placement(device.emulate), Protocol(),
-                )
-            )  # fmt: skip
-        table = ProfileTable.load(tables)
+        table = ProfileTable.load(profiled(source, fleet, folder))
         plan = solve(table.chain, fleet, table, objective="latency")
         print(f"{'plan':20} {'forecast ms':>12} {'measured ms':>12} {'error':>8}")
         candidates = {"this plan": plan}

@@ -107,7 +107,7 @@ def deployed(
         if start < stop
     )
     total = sum(part.cost.latency_s for part in (*stages, *hops))
-    proof = Proof("by hand", Outcome.FEASIBLE, "latency", total, 0.0, 1.0, 1, 0.0, 0.0, "none")
+    proof = Proof("by hand", Outcome.FEASIBLE, "latency", total, 0.0, 1.0, 1, 1, {}, "none", {"latency": 1.0})
     plan = Plan(chain, fleet, 1, Limits(), stages, hops, Cost(total, 0.0), proof)
     with tempfile.TemporaryDirectory() as folder:
         run = deploy(DeployRequest(plan, Path(folder), requests=60), [])

@@ -31,7 +31,7 @@ from planner.codec_table import CodecRow
 from planner.cost import Way
 from planner.errors import InfeasibleError, InputError, PlanningError
 from planner.fleet import Fleet
-from planner.plan import Limits
+from planner.limits import Limits
 from planner.table import ProfileRow
 
 # One round asks for up to this share of all bundles: fewer rounds, a few bundles more than needed.

@@ -9,14 +9,16 @@ from typing import Protocol
 from planner.active_note import ActiveObjective
 from planner.active_paths import Request, Route, Router
 from planner.active_state import Prices, State
-from planner.cost import CostModel, Objective, Way
-from planner.errors import PlanningError, SolverError
-from planner.graph import Graph
-from planner.plan import Cost, Limits
+from planner.conflict import explain_conflict
+from planner.cost import CostModel, Way
+from planner.errors import InfeasibleError, PlanningError, SolverError
+from planner.limits import Criterion, Limits
+from planner.plan import Cost
+from planner.problem import Problem
 from planner.search import search
 
 Weights = tuple[float, float]
-_WEIGHTS: dict[Objective, Weights] = {"latency": (1.0, 0.0), "energy": (0.0, 1.0)}
+_WEIGHTS: dict[Criterion, Weights] = {"latency": (1.0, 0.0), "energy": (0.0, 1.0)}
 # Values this close, relatively, are the same: sums in another order differ by about 1e-15.
 _SAME = 1e-9
 _TIME_LIMIT_S = 60.0
@@ -54,7 +56,7 @@ def goal_of(objective: ActiveObjective, limits: Limits, router: Router) -> Goal:
 class Single:
     """The least of one objective."""
 
-    objective: Objective
+    objective: Criterion
     router: Router
 
     def step(self, state: State, width: int) -> Step:
@@ -90,7 +92,7 @@ class Single:
 class Limited:
     """The least of one objective within limits, by the solver itself."""
 
-    objective: Objective
+    objective: Criterion
     limits: Limits
 
     def step(self, state: State, width: int) -> Step:
@@ -110,10 +112,14 @@ class Limited:
         return Step(value, bound, _gap(value, bound), tuple(wanted))
 
     def _solve(self, model: CostModel) -> tuple[float, tuple[Request, ...]]:
-        graph = Graph.of(model)
-        answer = search(graph, self.objective, self.limits, _TIME_LIMIT_S)
-        stages, _ = graph.decode(answer.arcs)
-        value = float(graph.weight[self.objective][answer.arcs].sum())
+        problem = Problem.of(model, self.limits)
+        weights: dict[Criterion, float] = {self.objective: 1.0}
+        try:
+            answer = search(problem, weights, time_limit_s=_TIME_LIMIT_S)
+        except InfeasibleError as error:
+            raise explain_conflict(model, self.limits) or error from None
+        stages, _ = problem.graph.decode(answer.arcs)
+        value = float(problem.weight(weights)[answer.arcs].sum())
         path = tuple((Way(stage.device, stage.variant), stage.bundle) for stage in stages)
         return min(answer.bound, value), path
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 from planner.documents import document, to_data
 from planner.fleet import Fleet
-from planner.plan import Limits, Variant
+from planner.limits import Limits
+from planner.plan import Variant
 
 ActiveObjective = Literal["latency", "energy", "front"]
 ActiveOutcome = Literal["proven", "calibrated", "open", "infeasible"]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from planner.active_note import ActiveNote, ActiveObjective, ActiveOutcome, Alpha, fleet_digest
 from planner.fleet import Fleet
-from planner.plan import Cost, Limits
+from planner.limits import Limits
+from planner.plan import Cost
 from planner.sidecar import LeftOut
 from planner.table import ProfileRow
 

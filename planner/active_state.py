@@ -63,8 +63,14 @@ class State:
         self._bounds_of: dict[tuple[int, bool], tuple[tuple[int, int], Bounds]] = {}
         self.safety = np.full(len(self.ways), SAFETY)
         bare = CostModel.of(self.chain, self.fleet, (), self.batch, codecs=self.codecs)
+        # Neither noise nor memory is asked for: nothing foretells them.
         self.model = replace(
-            bare, ways=self.ways, latency_s=self.latency_s, energy_j=self.metered_j, noise=np.zeros(shape)
+            bare,
+            ways=self.ways,
+            latency_s=self.latency_s,
+            energy_j=self.metered_j,
+            noise=np.zeros(shape),
+            memory_bytes=np.zeros(shape),
         )
 
     def ask(self, requests: Iterable[Request]) -> int:

@@ -125,7 +125,9 @@ def to_data(value: Any) -> Any:
 # The command that writes a kind of document.
 _MAKERS = {
     "plan": "edgecut solve",
+    "fleetplan": "edgecut solve-many",
     "run": "edgecut deploy",
+    "simulation": "edgecut simulate",
     "profile": "edgecut profile",
     "samples": "edgecut samples",
 }

@@ -15,6 +15,7 @@
     ├── EnergyError                   a meter that cannot be read, a window that its samples do not cover
     ├── PlanningError
     │   ├── InfeasibleError           which limit, and the nearest value that would do
+    │   │   └── OverloadError         rates that devices or links cannot serve, and those that they can
     │   └── SolverError               the solver crashed, gave no answer, or a wrong one
     └── DeploymentError
         ├── TransportError            a peer is gone, a frame is malformed
@@ -112,6 +113,10 @@ class PlanningError(EdgecutError):
 
 
 class InfeasibleError(PlanningError):
+    pass
+
+
+class OverloadError(InfeasibleError):
     pass
 
 

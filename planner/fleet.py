@@ -54,7 +54,9 @@ class Device:
 
     ``battery``: its energy counts. ``active_power_w``: mean power while computing, used where a
     profile has no metered energy. ``idle_power_w``: power while it waits. ``address``: where its agent
-    listens, such as tcp/192.168.1.5:7447.
+    listens, such as tcp/192.168.1.5:7447. ``memory_bytes``: what stages may take there, with
+    ``worker_memory_bytes`` once for the process that runs them. ``price_per_s``: of its computing time, in any
+    currency.
     """
 
     name: str
@@ -63,12 +65,19 @@ class Device:
     idle_power_w: float = 0.0
     emulate: Emulation | None = None
     address: str | None = None
+    memory_bytes: int | None = None
+    worker_memory_bytes: int = 0
+    price_per_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isalnum() or c in "-_." for c in self.name):
             raise ValueError(f"device name {self.name!r}: use letters, digits, '-', '_' and '.'")
         if (self.active_power_w is not None and self.active_power_w < 0) or self.idle_power_w < 0:
             raise ValueError(f"device {self.name}: a power is negative")
+        if (self.memory_bytes is not None and self.memory_bytes < 1) or self.worker_memory_bytes < 0:
+            raise ValueError(f"device {self.name}: memory_bytes is below 1 or worker_memory_bytes negative")
+        if self.price_per_s < 0:
+            raise ValueError(f"device {self.name}: price_per_s is negative")
         if self.address is not None:
             check_address(self.address)
 
@@ -78,7 +87,8 @@ class Link:
     """A directed path. A hop over it takes latency_s + bytes / bandwidth_bytes_per_s.
 
     ``send_power_w`` is the source's radio power while bytes flow, ``receive_power_w`` the target's.
-    ``emulate``: the runtime paces this link to its bandwidth and latency.
+    ``price_per_byte``: of what is sent, in the currency of the devices' prices. ``emulate``: the runtime
+    paces this link to its bandwidth and latency.
     """
 
     source: str
@@ -88,6 +98,7 @@ class Link:
     send_power_w: float = 0.0
     receive_power_w: float = 0.0
     emulate: bool = False
+    price_per_byte: float = 0.0
 
     def __post_init__(self) -> None:
         name = f"link {self.source} -> {self.target}"
@@ -101,6 +112,8 @@ class Link:
             raise ValueError(f"{name}: latency_s is negative ({self.latency_s})")
         if min(self.send_power_w, self.receive_power_w) < 0:
             raise ValueError(f"{name}: a radio power is negative")
+        if self.price_per_byte < 0:
+            raise ValueError(f"{name}: price_per_byte is negative")
 
     def transfer_s(self, wire_bytes: int) -> float:
         """Seconds during which ``wire_bytes`` keep the link busy."""

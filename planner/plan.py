@@ -8,15 +8,15 @@ import math
 from dataclasses import field
 from enum import Enum
 from pathlib import Path
-from typing import Literal
 
 from planner.chain import Bundle, Chain
 from planner.codec_table import LOSSLESS, CodecName
 from planner.documents import document, read_document, read_text, write_document
 from planner.fleet import Fleet
+from planner.limits import CRITERIA, Criterion, Limits
 from planner.recipe import Recipe
 
-SCHEMA = "edgecut.plan/2"
+SCHEMA = "edgecut.plan/3"
 MOST_BATCH = 1_000_000
 
 
@@ -46,17 +46,25 @@ class Cost:
     """What a part of a plan costs, or all of it.
 
     ``energy_j`` counts only the devices whose energy matters. ``noise``: power of the error that fewer
-    bits bring, over the signal's.
+    bits bring, over the signal's. ``price``: in the fleet's currency. ``upload_bytes``: what the source sends.
     """
 
     latency_s: float
     energy_j: float
     noise: float = 0.0
+    price: float = 0.0
+    upload_bytes: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.latency_s + other.latency_s, self.energy_j + other.energy_j, self.noise + other.noise
-        )
+        return Cost(*(one + more for one, more in zip(self.values, other.values, strict=True)))
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """In the order of ``CRITERIA``."""
+        return self.latency_s, self.energy_j, self.noise, self.price, self.upload_bytes
+
+    def of(self, criterion: Criterion) -> float:
+        return self.values[CRITERIA.index(criterion)]
 
     @property
     def sqnr_db(self) -> float:
@@ -66,12 +74,13 @@ class Cost:
 
 @document()
 class Stage:
-    """A bundle on a device, with what it is forecast to cost."""
+    """A bundle on a device, with what it is forecast to cost and the memory it takes."""
 
     device: str
     bundle: Bundle
     variant: Variant
     cost: Cost
+    memory_bytes: float = 0.0
 
 
 @document()
@@ -103,41 +112,34 @@ class Hop:
 
 
 @document()
-class Limits:
-    """Budgets that a plan must keep; None is no limit.
-
-    ``min_sqnr_db``: what the errors of all stages and hops may come to, in dB below the signal.
-    """
-
-    max_latency_s: float | None = None
-    max_energy_j: float | None = None
-    min_sqnr_db: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("max_latency_s", "max_energy_j", "min_sqnr_db"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be above 0 and finite, found {value}")
-
-
-@document()
 class Proof:
     """How the plan was found and what is known of the optimum.
 
-    ``objective_value`` and ``bound`` are in seconds or joules, ``gap`` is relative. ``check`` says
-    what the independent dynamic programme found.
+    ``objective`` names what was minimised: a criterion, "period", or a weighted sum, whose ``weights`` (per
+    second, joule, ...) are empty for the period. ``objective_value`` and ``bound`` are in its unit, ``gap`` is
+    relative.
+    ``arcs`` of the layered graph and how many of them ``arcs_after`` reduction the solver was given.
+    ``phases_s``: seconds by phase. ``statistic``: of the table, that the plan was made with. ``check`` says what
+    the independent label setting found.
     """
 
     solver: str
     outcome: Outcome
-    objective: Literal["latency", "energy"]
+    objective: str
     objective_value: float
     bound: float
     gap: float
     arcs: int
-    build_s: float
-    solve_s: float
+    arcs_after: int
+    phases_s: dict[str, float]
     check: str
+    weights: dict[Criterion, float] = field(default_factory=dict)
+    statistic: str = "mean"
+
+    @property
+    def solve_s(self) -> float:
+        """Seconds from the table in memory to the plan."""
+        return sum(self.phases_s.values())
 
 
 @document()
@@ -203,12 +205,17 @@ class Plan:
 
 def is_plan(file: Path) -> bool:
     """Whether the file holds a plan, of this version or another. Raises ``DocumentError`` if unreadable."""
+    return holds(file, SCHEMA)
+
+
+def holds(file: Path, schema: str) -> bool:
+    """Whether the file holds a document of this schema, of this version or another."""
     text = read_text(file)
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(data, dict) and str(data.get("schema")).startswith(SCHEMA.split("/")[0] + "/")
+    return isinstance(data, dict) and str(data.get("schema")).startswith(schema.split("/")[0] + "/")
 
 
 def check_path(chain: Chain, fleet: Fleet, stages: tuple[Stage, ...], hops: tuple[Hop, ...]) -> None:

@@ -1,183 +1,297 @@
-"""The search over the layered graph: the optimum within the limits, and what to say where there is none."""
+"""The search over the layered graph: the optimum within the limits, proved.
+
+    all arcs ──> dominance ──> guess an upper bound ──> prices, fixing ──> beam ──> labels ──> CBC
+                                  ^      ^                                  │         │
+                                  │      └──────── a plan: guess its weight ┘         │
+                                  └──────────── none so light: guess more ────────────┘
+
+Each step only drops arcs that no path as light as the optimum needs. A path of at most the guessed weight uses
+only arcs whose Lagrangian bound is below the guess; where no such path keeps the limits, the guess itself is a
+lower bound, and the next one is higher. Label setting tracks the resources that prices do not keep down by
+themselves, more of them as its paths break limits (decremental state space relaxation, Righini and Salani
+2008). CBC decides and proves on the arcs of all labels that are left, and both must agree.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from planner.cost import ROUNDING, Criterion, Objective, ceilings
+from planner.completion import completions
+from planner.cost import ROUNDING, FloatArray
+from planner.dominance import undominated
+from planner.dual import Dual
 from planner.errors import InfeasibleError, PlanningError, SolverError
-from planner.graph import Graph, IntArray
-from planner.ilp import Answer, minimise
-from planner.plan import Cost, Limits, Outcome
+from planner.graph import BoolArray, IntArray
+from planner.ilp import minimise
+from planner.labels import Bound, Labelled, lightest
+from planner.limits import Criterion
+from planner.plan import Outcome
+from planner.problem import Problem
 
-# Among plans of equal cost the one of fewer stages and hops: each counts as 1 ns or 1 nJ.
-_TIE_BREAK = 1e-9
-
-_OTHER: dict[Objective, Objective] = {"latency": "energy", "energy": "latency"}
-_UNIT: dict[Criterion, str] = {"latency": "ms", "energy": "mJ", "noise": "dB"}
-_LIMIT: dict[Criterion, str] = {"latency": "max_latency", "energy": "max_energy", "noise": "min_sqnr"}
-_OPTION: dict[Criterion, str] = {
-    "latency": "raise --max-latency-ms",
-    "energy": "raise --max-energy-mj",
-    "noise": "lower --min-sqnr-db",
-}
-_ASKED: dict[Criterion, str] = {
-    "latency": "takes at most",
-    "energy": "uses at most",
-    "noise": "reaches at least",
-}
-_END: dict[Criterion, str] = {"latency": "the least", "energy": "the least", "noise": "the most"}
-_BEST: dict[Criterion, str] = {"latency": "least latency", "energy": "least energy", "noise": "best sqnr"}
+# Upper bounds to try, by how much they exceed the lower bound; after them, the heaviest path there is.
+_GUESSES = (1e-6, 0.01, 0.02, 0.04, 0.06, 0.085, 0.115, 0.15, 0.2, 0.27, 0.36, 0.5, 0.75, 1.2, 3.0)
+# Relative difference up to which two prices of one plan, or two optima, are the same.
+AGREEMENT = 1e-6
+_BEAM = 12
+# Share of the time limit after which labels give up; what is left is CBC's.
+_LABELS_SHARE = 0.85
+# Arcs of which CBC proves nothing in a minute.
+_MANY = 20_000
 
 
-def search(graph: Graph, objective: Objective, limits: Limits, time_limit_s: float) -> Answer:
-    """The best path within the limits; of equals, the least in the other criterion, then in parts.
+@dataclass(eq=False)
+class Search:
+    """How a search went: ``arcs`` of the answer, places in the problem's graph, and a ``bound`` on every plan."""
 
-    ``InfeasibleError``: no plan keeps the limits; it names the nearest values that would do.
-    ``SolverError``: CBC failed or found nothing in time.
+    outcome: Outcome
+    arcs: IntArray
+    bound: float
+    arcs_after: int
+    check: str
+    phases_s: dict[str, float] = field(default_factory=dict)
+
+
+def search(
+    problem: Problem,
+    weights: dict[Criterion, float] | FloatArray,
+    *,
+    time_limit_s: float = 60.0,
+    solver: str = "cbc",
+    reduce: bool = True,
+) -> Search:
+    """The path of least weight (of criteria, or given for each arc) within the limits; of equals, the least energy
+    (latency, where energy is minimised), then the fewest parts.
+    ``reduce``: drop arcs before the solver sees them; without, CBC is given all and ties are as it leaves them.
+    Raises ``PlanningError`` where bundles do not join, ``InfeasibleError`` where no path keeps the limits,
+    ``SolverError`` where the solver failed or found nothing in time.
     """
-    return _Search(graph, limits, time_limit_s).run(objective)
+    energy = isinstance(weights, dict) and set(weights) == {"energy"}
+    second = problem.graph.weight["latency" if energy else "energy"]
+    searching = _Searching(problem, problem.weight(weights), second, time_limit_s, solver)
+    found = searching.run() if reduce else searching.plain()
+    found.phases_s = dict(searching.phases)
+    return found
 
 
-class _Search:
-    def __init__(self, graph: Graph, limits: Limits, time_limit_s: float) -> None:
-        self.graph, self.time_limit_s = graph, time_limit_s
-        self.deadline = time.perf_counter() + time_limit_s
-        self.given: dict[Criterion, float | None] = {
-            "latency": limits.max_latency_s,
-            "energy": limits.max_energy_j,
-            "noise": limits.min_sqnr_db,
-        }
-        most = ceilings(limits)
-        # Noise is never what is minimised, so without a limit it does not matter.
-        self.most = {name: most[name] for name in most if name != "noise" or most[name] < math.inf}
-        self.through = {name: graph.least_through(name) for name in self.most}
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A problem over some of the arcs; ``arcs`` are their places in the whole one."""
 
-    def run(self, objective: Objective) -> Answer:
-        least = {name: float(through.min()) for name, through in self.through.items()}
-        if math.isinf(least[objective]):
+    problem: Problem
+    weight: FloatArray
+    arcs: IntArray
+
+    def kept(self, keep: BoolArray) -> _Part:
+        if keep.all():
+            return self
+        return _Part(self.problem.restricted(keep), self.weight[keep], self.arcs[keep])
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """What came of a guess: the part that was left, its labels and their bounds."""
+
+    part: _Part
+    most: float
+    labelled: Labelled
+    bounds: list[Bound]
+    prices: FloatArray
+
+
+class _Searching:
+    def __init__(
+        self, problem: Problem, weight: FloatArray, second: FloatArray, time_limit_s: float, solver: str
+    ) -> None:
+        self.problem, self.weight, self.second, self.solver = problem, weight, second, solver
+        self.time_limit_s, begun = time_limit_s, time.perf_counter()
+        self.deadline = begun + time_limit_s
+        self.labels_deadline = begun + _LABELS_SHARE * time_limit_s
+        self.phases: defaultdict[str, float] = defaultdict(float)
+        self.tracked: IntArray = np.zeros(0, dtype=np.int64)
+        self.incumbent: IntArray | None = None
+        self.lower = -math.inf
+        heaviest = -float(problem.graph.ahead(-weight)[problem.graph.last])
+        if math.isinf(heaviest):
             raise PlanningError(
                 "the bundles that the devices can run do not join into a whole network",
-                "profile another backend or precision too",
+                "profile another backend or precision too, or loosen where layers may run",
             )
-        too_tight = [name for name in least if least[name] > self.most[name]]
-        if too_tight:
-            raise self._infeasible({name: least[name] for name in too_tight})
-        # Limits are taken on one after the other, that on the objective itself last. So there is always a
-        # path to find, and CBC's word on infeasibility, which it also gives when time runs out, is never
-        # needed.
-        others = [name for name in self.most if name != objective and self.most[name] < math.inf]
-        for place, name in enumerate(others[1:], start=1):
-            self._keep(name, others[:place])
-        best = self._keep(objective, others)
-        value = self._value(objective, best)
-        return self._prefer(objective, best, value) if best.outcome is Outcome.OPTIMAL else best
+        self.heaviest = heaviest * (1 + ROUNDING)
 
-    def _keep(self, name: Criterion, kept: Sequence[Criterion]) -> Answer:
-        """The least of ``name`` within the limits ``kept``. ``InfeasibleError`` where it exceeds its own."""
-        best = self._least(name, kept)
-        if self._value(name, best) > self.most[name]:
-            if best.bound <= self.most[name]:
-                raise self._out_of_time()
-            raise self._conflict([*kept, name])
-        return best
+    def run(self) -> Search:
+        tried = self._guess()
+        if tried is None:
+            raise InfeasibleError("no plan keeps the limits", "loosen one of them")
+        if not tried.labelled.complete:
+            return self._unproven(tried)
+        tried = self._narrowed(tried)
+        return self._decided(tried)
 
-    def _least(self, name: Criterion, kept: Sequence[Criterion]) -> Answer:
-        """The least of ``name`` within the limits ``kept``, which some path keeps together."""
-        answer = minimise(
-            self.graph,
-            self._within({other: self.most[other] for other in kept}),
-            self.graph.weight[name],
-            [(self.graph.weight[other], self.most[other]) for other in kept],
-            time_limit_s=self._seconds_left(),
-        )
+    def plain(self) -> Search:
+        """CBC over all arcs."""
+        with self._phase("CBC"):
+            answer = minimise(self.problem, self.weight, time_limit_s=self.time_limit_s, solver=self.solver)
         if answer is None:
-            raise self._out_of_time()
-        return answer
+            raise InfeasibleError("no plan keeps the limits, or none was found in time", "loosen one of them")
+        arcs = self.problem.graph.arcs
+        return Search(answer.outcome, answer.arcs, answer.bound, arcs, "not checked: nothing was reduced")
 
-    def _value(self, name: Criterion, answer: Answer) -> float:
-        return float(self.graph.weight[name][answer.arcs].sum())
+    def _guess(self) -> _Tried | None:
+        """The lightest path, by guesses: the first that is not too low holds it. None where there is none."""
+        with self._phase("dominance"):
+            keep = undominated(self.problem, self.weight, self.second)
+            whole = _Part(self.problem, self.weight, np.arange(keep.size)).kept(keep)
+        with self._phase("bounds"):
+            dual = Dual.of(whole.problem, whole.weight)
+            dual.improve(24)
+            self._remember(whole, dual.best)
+        self.lower = dual.bound
+        if whole.problem.resources and self.incumbent is None:
+            self._first(whole, dual)
+        guesses = [(1 + guess) * dual.bound for guess in _GUESSES if dual.bound > 0]
+        for guess in [*guesses, self.heaviest]:
+            most = min(guess, self._best() * (1 + ROUNDING), self.heaviest)
+            if most < self.lower:
+                continue
+            tried = self._tried(whole, dual, most)
+            if tried is not None:
+                return tried
+            self.lower = max(self.lower, most)
+        return None
 
-    def _prefer(self, objective: Objective, best: Answer, value: float) -> Answer:
-        """Among the paths that cost no more than ``best``, the least in the other criterion and parts."""
-        other = _OTHER[objective]
-        most = {**self.most, objective: value * (1 + ROUNDING)}
-        arcs = self._within(most)
-        if arcs.size == best.arcs.size or time.perf_counter() > self.deadline:
-            return best
-        weight = self.graph.weight
-        preference = weight[other] + _TIE_BREAK * (np.arange(self.graph.tail.size) < self.graph.parts)
-        budgets = [(weight[name], most[name]) for name in most]
-        equal = minimise(self.graph, arcs, preference, budgets, time_limit_s=self._seconds_left())
-        proven = equal is not None and equal.outcome is Outcome.OPTIMAL
-        return Answer(best.outcome, equal.arcs, best.bound) if equal and proven else best
+    def _first(self, whole: _Part, dual: Dual) -> None:
+        """A plan to begin with, however good: it keeps the guesses from going too far."""
+        for most in (1.3 * self.lower, 2 * self.lower, self.heaviest):
+            most = min(most, self.heaviest)
+            part = whole.kept(dual.within(most))
+            bounds = completions(part.problem, part.weight, most, dual.prices, self.tracked, self.deadline)
+            self._remember(part, self._lightest(part, most, bounds, _BEAM).arcs)
+            if self.incumbent is not None:
+                return
 
-    def _within(self, most: dict[Criterion, float]) -> IntArray:
-        """The arcs that a path within these ceilings can contain."""
-        keep = np.isfinite(self.through["latency"])
-        for name, ceiling in most.items():
-            keep &= self.through[name] <= ceiling
-        return np.flatnonzero(keep)
+    def _tried(self, whole: _Part, dual: Dual, most: float) -> _Tried | None:
+        """The lightest path that weighs at most ``most``; None where there is none."""
+        prices = dual.prices
+        with self._phase("bounds"):
+            part = whole.kept(dual.within(most))
+            for _ in range(4):
+                narrower = Dual.of(part.problem, part.weight, prices)
+                if not narrower.improve(8) or narrower.bound > most:
+                    return None
+                prices, before = narrower.prices, part.arcs.size
+                self._remember(part, narrower.best)
+                part = part.kept(narrower.within(most))
+                if part.arcs.size > 0.9 * before:
+                    break
+        self.tracked = np.union1d(self.tracked, np.flatnonzero(prices > 0))
+        bounds = self._completions(part, prices, most)
+        if narrower.bound < 0.97 * most:
+            found = self._lightest(part, most, bounds, _BEAM)
+            self._remember(part, found.arcs)
+            if self._best() < 0.999 * most:
+                return self._tried(whole, dual, self._best() * (1 + ROUNDING))
+        while True:
+            found = self._lightest(part, most, bounds)
+            if found.arcs is None:
+                return None if found.complete else _Tried(part, most, found, bounds, prices)
+            over = np.flatnonzero(part.problem.used(found.arcs) > part.problem.ceilings)
+            if not over.size:
+                self._remember(part, found.arcs)
+                return _Tried(part, most, found, bounds, prices)
+            self.tracked = np.union1d(self.tracked, over)
+            bounds = self._completions(part, prices, most)
 
-    def _seconds_left(self) -> float:
-        return max(self.deadline - time.perf_counter(), 1.0)
+    def _narrowed(self, tried: _Tried) -> _Tried:
+        """The same with the optimum itself as the most."""
+        most = self._best() * (1 + ROUNDING)
+        if tried.most <= most * (1 + ROUNDING):
+            return tried
+        dual = Dual.of(tried.part.problem, tried.part.weight, tried.prices)
+        part = tried.part.kept(dual.within(most))
+        bounds = self._completions(part, tried.prices, most)
+        found = self._lightest(part, most, bounds)
+        return _Tried(part, most, found, bounds, tried.prices) if found.arcs is not None else tried
 
-    def _out_of_time(self) -> SolverError:
-        return SolverError(
-            f"CBC found no plan within the limits in {self.time_limit_s:g} s", "raise --time-limit"
+    def _decided(self, tried: _Tried) -> Search:
+        """CBC's word on the arcs of the labels; both must find the same."""
+        keep = np.zeros(tried.part.arcs.size, dtype=bool)
+        keep[tried.labelled.used] = True
+        part, chosen = tried.part.kept(keep), tried.part.arcs[tried.labelled.arcs]
+        best = float(self.weight[chosen].sum())
+        with self._phase("CBC"):
+            left_s = max(self.deadline - time.perf_counter(), 1.0)
+            answer = minimise(part.problem, part.weight, time_limit_s=left_s, solver=self.solver)
+        found = f"label setting finds the same ({tried.labelled.labels:,} labels"
+        if answer is None:  # CBC also says infeasible of what is not when its time runs out
+            check = "label setting found it; the solver could not confirm it"
+            return Search(Outcome.FEASIBLE, chosen, self.lower, part.arcs.size, check)
+        part.problem.graph.decode(answer.arcs)  # refuses what is no path
+        value = float(part.weight[answer.arcs].sum())
+        difference = abs(value - best) / max(abs(value), abs(best), math.ulp(0.0))
+        if difference > AGREEMENT and (answer.outcome is Outcome.OPTIMAL or value < best):
+            raise SolverError(f"the solver's optimum is {value:g}, label setting's {best:g}")
+        if answer.outcome is not Outcome.OPTIMAL:
+            bound, check = max(self.lower, answer.bound), f"{found}); the solver ran out of time"
+            return Search(answer.outcome, chosen, bound, part.arcs.size, check)
+        check = (
+            f"{found}, relative difference {difference:.1g})"  # which breaks ties the same way for any solver
         )
+        return Search(answer.outcome, chosen, min(answer.bound, best), part.arcs.size, check)
 
-    def _infeasible(self, least: dict[Criterion, float]) -> InfeasibleError:
-        """Limits that not even the plan made for them alone can keep."""
-        problems = [f"no plan {_ASKED[name]} {self._limit(name)}; {_END[name]} possible is {_shown(name, value)}"
-                    for name, value in least.items()]  # fmt: skip
-        return InfeasibleError("; ".join(problems), " and ".join(map(_eased, least, least.values())))
+    def _unproven(self, tried: _Tried) -> Search:
+        """Where labels ran out: the best plan known, or CBC's, and what is known of the optimum."""
+        part, bound, answer = tried.part, self.lower, None
+        if self.incumbent is None or part.arcs.size < _MANY:
+            with self._phase("CBC"):
+                left_s = max(self.deadline - time.perf_counter(), 1.0)
+                answer = minimise(part.problem, part.weight, time_limit_s=left_s, solver=self.solver)
+        if answer is not None:
+            if self.incumbent is None or float(part.weight[answer.arcs].sum()) < self._best():
+                self._remember(part, answer.arcs)
+            bound = max(bound, min(answer.bound, tried.most))
+        if self.incumbent is None:
+            raise SolverError(
+                f"no plan within the limits was found in {self.time_limit_s:g} s, nor that there is none",
+                "raise --time-limit, or loosen a limit",
+            )
+        best = self._best()
+        outcome = Outcome.OPTIMAL if bound >= best * (1 - ROUNDING) else Outcome.FEASIBLE
+        check = f"not checked: label setting gave up after {tried.labelled.labels:,} labels"
+        return Search(outcome, self.incumbent, min(bound, best), part.arcs.size, check)
 
-    def _conflict(self, names: Sequence[Criterion]) -> InfeasibleError:
-        """Limits that no plan keeps all at once: how far each would have to give way alone."""
-        nearest: dict[Criterion, float] = {}
-        for name in reversed(names):
-            others = [other for other in names if other != name]
-            if (
-                len(others) < 2
-                or self._value(others[1], self._least(others[1], others[:1])) <= self.most[others[1]]
-            ):
-                # Short of a proof this is still the value of a plan, so easing the limit to it does help.
-                nearest[name] = self._value(name, self._least(name, others))
-        problems = [
-            f"within {' and '.join(self._limit(o) for o in self.most if o in names and o != name)} the "
-            f"{_BEST[name]} is {_shown(name, value)}"
-            for name, value in nearest.items()
-        ]
-        which = "both limits" if len(names) == 2 else "all three limits"
-        return InfeasibleError(
-            f"no plan keeps {which}: {'; '.join(problems)}",
-            " or ".join(map(_eased, nearest, nearest.values())),
-        )
+    def _lightest(
+        self, part: _Part, most: float, bounds: Sequence[Bound], beam: int | None = None
+    ) -> Labelled:
+        order = (self.second[part.arcs], part.problem.graph.parts)
+        with self._phase("labels" if beam is None else "beam"):
+            return lightest(
+                part.problem, part.weight, most, bounds, order=order, tracked=self.tracked, beam=beam,
+                deadline=self.labels_deadline,
+            )  # fmt: skip
 
-    def _limit(self, name: Criterion) -> str:
-        given = (self.given[name] or 0.0) * (1 if name == "noise" else 1e3)
-        return f"{given:.6g} {_UNIT[name]} ({_LIMIT[name]})"
+    def _completions(self, part: _Part, prices: FloatArray, most: float) -> list[Bound]:
+        with self._phase("bounds"):
+            return completions(part.problem, part.weight, most, prices, self.tracked, self.labels_deadline)
 
+    def _remember(self, part: _Part, path: IntArray | None) -> None:
+        """A path that keeps every limit."""
+        if path is not None and float(part.weight[path].sum()) < self._best():
+            self.incumbent = part.arcs[path]
 
-def _eased(name: Criterion, value: float) -> str:
-    if name == "noise" and value >= 1:
-        return "leave out --min-sqnr-db"
-    return f"{_OPTION[name]} to {_number(name, value)} or {'less' if name == 'noise' else 'more'}"
+    def _best(self) -> float:
+        return math.inf if self.incumbent is None else float(self.weight[self.incumbent].sum())
 
-
-def _shown(name: Criterion, value: float) -> str:
-    return f"{_number(name, value)} {_UNIT[name]}"
-
-
-def _number(name: Criterion, value: float) -> str:
-    """Thousandths of ``value`` (s or J), or noise in dB, to four digits: as a limit it can be kept."""
-    if name == "noise":
-        db = Cost(0.0, 0.0, value).sqnr_db
-        return f"{Context(prec=4, rounding=ROUND_FLOOR).create_decimal(f'{db:.10g}'):f}"
-    return f"{Context(prec=4, rounding=ROUND_CEILING).create_decimal(f'{value * 1e3:.10g}'):f}"
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phases[name] += time.perf_counter() - begun

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from planner.plan import Baseline, Limits, Plan
+from planner.limits import Limits
+from planner.period import period_s
+from planner.plan import Baseline, Plan
 
 
 def objective_value(entry: Plan | Baseline, plan: Plan) -> float:
-    """What ``plan`` minimises, of itself or of one of its baselines: seconds or joules."""
-    return entry.cost.energy_j if plan.proof.objective == "energy" else entry.cost.latency_s
+    """What ``plan`` minimises, of itself or of one of its baselines, in seconds, joules, ..."""
+    if not plan.proof.weights:
+        return period_s(plan.fleet, entry.stages, entry.hops)
+    return sum(factor * entry.cost.of(name) for name, factor in plan.proof.weights.items())
 
 
 def best_single_device(plan: Plan) -> Baseline | None:

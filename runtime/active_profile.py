@@ -18,7 +18,8 @@ from planner.codec_table import CodecRow
 from planner.cost import Way
 from planner.errors import DeploymentError, UnknownNameError
 from planner.fleet import Fleet
-from planner.plan import Limits, Variant
+from planner.limits import Limits
+from planner.plan import Variant
 from planner.sidecar import LeftOut, Sidecar
 from planner.table import ProfileRow
 from runtime.console import console, millijoules, milliseconds

@@ -10,18 +10,23 @@ import click
 from planner.errors import EdgecutError
 from runtime.commands.agent import agent
 from runtime.commands.bench import bench
+from runtime.commands.break_even import break_even
 from runtime.commands.build import build
 from runtime.commands.clocks import clocks
 from runtime.commands.deploy import deploy
 from runtime.commands.doctor import doctor
 from runtime.commands.energy import energy
+from runtime.commands.explain import explain
+from runtime.commands.front import front
 from runtime.commands.import_ import import_
 from runtime.commands.inspect import inspect
 from runtime.commands.links import links
 from runtime.commands.profile import profile
 from runtime.commands.report import report
 from runtime.commands.samples import samples
+from runtime.commands.simulate import simulate
 from runtime.commands.solve import solve
+from runtime.commands.solve_many import replicate, solve_many
 from runtime.commands.verify import verify
 
 
@@ -39,6 +44,8 @@ def cli() -> None:
     edgecut profile alexnet --fleet F                     the same on all devices, by their agents
     edgecut links --fleet F                               measure the links between them
     edgecut solve --fleet F --profiles profiles/*.csv     find the best split, with its proof
+    edgecut explain plan.json --profiles profiles/*.csv   see why: what comes next, what limits cost
+    edgecut simulate plan.json                            see what would happen to it
     edgecut deploy plan.json                              run it
     edgecut report runs/MODEL-TIME -o report              see forecast beside measurement
     """
@@ -46,7 +53,7 @@ def cli() -> None:
 
 for command in (
     doctor, clocks, inspect, verify, samples, bench, build, agent, profile, links, energy, import_, solve,
-    deploy, report,
+    explain, front, break_even, solve_many, replicate, simulate, deploy, report,
 ):  # fmt: skip
     cli.add_command(command)
 

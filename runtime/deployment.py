@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from planner.errors import MismatchError, StorageError, VerificationError
+from planner.itinerary import Segment
 from planner.plan import Plan
 from planner.run import Kind, Run, RunInfo, RunRow, format_run_row, run_header
 from profiler.cut import CutModel, cut_model
@@ -22,7 +23,6 @@ from profiler.inputs import model_samples
 from profiler.model import load_model
 from profiler.runner import Array
 from runtime.checking import Expectation, Verdict, expectation
-from runtime.itinerary import Segment
 from runtime.pipeline import Answer, Pipeline, TransportName, prepare_bundles
 
 _WARMUP_REQUESTS = 5

@@ -12,7 +12,8 @@ from planner.cost import Way
 from planner.documents import from_data, to_data
 from planner.errors import InputError
 from planner.fleet import Fleet
-from planner.plan import Limits, Variant
+from planner.limits import Limits
+from planner.plan import Variant
 from planner.sidecar import LeftOut
 from planner.table import ProfileRow, ProfileTable
 from profiler.request import ProfileRequest

@@ -12,6 +12,7 @@ from typing import Literal
 
 from planner.documents import file_digest, to_data
 from planner.errors import DeploymentError, TransportError, WorkerError
+from planner.itinerary import Segment, itinerary
 from planner.plan import Plan, Variant
 from profiler import backends
 from profiler.cut import CutModel
@@ -20,12 +21,10 @@ from profiler.runner import Array, Backend, Setting
 from runtime.itinerary import (
     OUTPUT,
     STATUS,
-    Segment,
     SegmentOrder,
     StageOrder,
     WorkOrder,
     control,
-    itinerary,
     leg,
 )
 from runtime.pool import Pool, ProcessPool, ThreadPool

@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 matplotlib.rcParams["text.parse_math"] = False  # a name may hold a dollar sign
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; hops are grey.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 _HOP = "#8A8A8A"
 
 
-def _colours(devices: Sequence[str]) -> dict[str, str]:
-    return {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(devices)}
+def colours_of(devices: Sequence[str]) -> dict[str, str]:
+    return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(devices)}
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _save(figure: Figure, file: Path) -> None:
+def save_figure(figure: Figure, file: Path) -> None:
     figure.savefig(file, dpi=130)
     plt.close(figure)
 
@@ -53,7 +53,7 @@ def draw_chain(chain: Chain, plan: Plan | None, file: Path) -> None:
     layers = len(chain)
     batch = plan.batch if plan else 1
     sizes = np.array([chain.wire_bytes(k, batch) for k in range(layers + 1)]) / 1e6
-    figure, axes = _figure(min(max(8.0, 0.36 * layers + 3), 16), 5.2)
+    figure, axes = new_figure(min(max(8.0, 0.36 * layers + 3), 16), 5.2)
     cuts = {hop.boundary for hop in plan.hops} if plan else set()
     bars = axes.bar(range(layers + 1), sizes, width=0.62, color="#C8CDD3", zorder=3)
     for k in cuts:
@@ -74,7 +74,7 @@ def draw_chain(chain: Chain, plan: Plan | None, file: Path) -> None:
     axes.set_ylabel(f"tensors after the layer [MB{', batch ' + str(batch) if batch > 1 else ''}]")
     legend: list[Patch] = []
     if plan:
-        colours = _colours(plan.devices)
+        colours = colours_of(plan.devices)
         for stage in plan.stages:
             left, right = stage.bundle.start + 0.5, stage.bundle.stop + 0.5
             axes.axvspan(left, right, color=colours[stage.device], alpha=0.16, linewidth=0, zorder=0)
@@ -93,7 +93,7 @@ def draw_chain(chain: Chain, plan: Plan | None, file: Path) -> None:
     axes.set_title(title, loc="left")
     if legend:
         figure.legend(handles=legend, frameon=False, ncols=min(len(legend), 4), loc="outside lower left")
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def _short(name: str, most: int = 24) -> str:
@@ -124,7 +124,7 @@ def draw_bundles(chain: Chain, rows: Sequence[ProfileRow], file: Path) -> None:
     figure.suptitle(
         f"{chain.source.name} on {rows[0].device}, batch {rows[0].batch}{finding}", x=0.01, ha="left"
     )
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def _triangle(axes: Axes, layers: int, rows: Sequence[ProfileRow], top: float):  # type: ignore[no-untyped-def]
@@ -149,8 +149,8 @@ def draw_baselines(plan: Plan, file: Path) -> None:
     entries = [Baseline("this plan", plan.stages, plan.hops, plan.cost), *plan.baselines]
     energy = plan.proof.objective == "energy"
     unit, scale = ("mJ", 1e3) if energy else ("ms", 1e3)
-    figure, axes = _figure(9, 0.62 * len(entries) + 1.9)
-    colours = _colours([device.name for device in plan.fleet.devices])
+    figure, axes = new_figure(9, 0.62 * len(entries) + 1.9)
+    colours = colours_of([device.name for device in plan.fleet.devices])
     for place, entry in enumerate(entries):
         left = 0.0
         for part in _in_order(entry):
@@ -180,7 +180,7 @@ def draw_baselines(plan: Plan, file: Path) -> None:
     handles.append(Patch(facecolor=_HOP, hatch="///", edgecolor="white", label="communication"))
     figure.legend(handles=handles, frameon=False, ncols=min(len(handles), 3), loc="outside lower left")
     axes.set_title(f"{plan.chain.source.name}: {verdict(plan)}", loc="left", fontsize=11)
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def _in_order(entry: Baseline) -> list[Stage | Hop]:
@@ -192,7 +192,7 @@ def _in_order(entry: Baseline) -> list[Stage | Hop]:
 def draw_forecast(run: Run, file: Path) -> None:
     """Forecast and measured median of each stage, each hop, and the total, with the measured spread."""
     parts = run.comparisons()
-    figure, axes = _figure(9, 0.72 * len(parts) + 1.7)
+    figure, axes = new_figure(9, 0.72 * len(parts) + 1.7)
     forecast = [part.forecast_s * 1e3 for part in parts]
     measured = [part.measured_s * 1e3 for part in parts]
     spread = [
@@ -217,7 +217,7 @@ def draw_forecast(run: Run, file: Path) -> None:
     axes.set_xlabel("time [ms]")
     figure.legend(frameon=False, ncols=2, loc="outside lower left")
     axes.set_title(f"{run.info.plan.chain.source.name}: {run.verdict()}", loc="left", fontsize=11)
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def draw_bench(model: str, rows: Sequence[BenchRow], file: Path) -> None:
@@ -225,11 +225,11 @@ def draw_bench(model: str, rows: Sequence[BenchRow], file: Path) -> None:
     variants = list(dict.fromkeys(each.row.variant for each in rows))
     batches = sorted({each.row.batch for each in rows})
     fastest = min(rows, key=lambda each: each.row.latency_s / each.row.batch)
-    figure, axes = _figure(9.0, max(3.0, 1.6 + 0.42 * len(rows)) if len(batches) == 1 else 5.2)
+    figure, axes = new_figure(9.0, max(3.0, 1.6 + 0.42 * len(rows)) if len(batches) == 1 else 5.2)
     if len(batches) == 1:
         ordered = sorted(rows, key=lambda each: -each.row.latency_s)
         values = [each.row.latency_s * 1e3 for each in ordered]
-        axes.barh([str(each.row.variant) for each in ordered], values, color=_COLOURS[0], height=0.62)
+        axes.barh([str(each.row.variant) for each in ordered], values, color=COLOURS[0], height=0.62)
         for place, each in enumerate(ordered):
             speed_up = "" if each.speed_up is None else f"  {each.speed_up:.2f} x"
             axes.text(values[place], place, f" {values[place]:.3g}{speed_up}", va="center", fontsize=9)
@@ -242,8 +242,8 @@ def draw_bench(model: str, rows: Sequence[BenchRow], file: Path) -> None:
                 [row.batch for row in mine],
                 [row.samples_per_s for row in mine],
                 marker="o",
-                color=_COLOURS[place % len(_COLOURS)],
-                linestyle=("-", "--", ":")[place // len(_COLOURS) % 3],
+                color=COLOURS[place % len(COLOURS)],
+                linestyle=("-", "--", ":")[place // len(COLOURS) % 3],
                 label=str(variant),
             )
         axes.set_xscale("log", base=2)
@@ -262,4 +262,4 @@ def draw_bench(model: str, rows: Sequence[BenchRow], file: Path) -> None:
         finding = "nothing is faster than PyTorch fp32"
     title = textwrap.fill(f"{model}: {finding}", 72)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    _save(figure, file)
+    save_figure(figure, file)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
 from planner.chain import Boundary, Bundle, Chain, InputSpec, Layer, ModelSource, TensorSpec
 from planner.codec_table import CODECS, CodecName, CodecRow
 from planner.fleet import Device, Fleet, Link
-from planner.plan import Baseline, Cost, Hop, Limits, Outcome, Plan, Proof, Stage, Variant
+from planner.limits import CRITERIA, Limits
+from planner.plan import Baseline, Cost, Hop, Outcome, Plan, Proof, Stage, Variant
 from planner.recipe import CALIBRATORS, Policy, Recipe
 from planner.sidecar import Environment, LeftOut, Sidecar
 from planner.table import ProfileRow, ProfileTable
 
 VARIANTS = (Variant("torch"), Variant("onnxruntime", "int8", 1.5e9))
+# Two of one clock, two of another than theirs.
+CLOCKED = (*VARIANTS, Variant("onnxruntime", "fp16", 1.5e9), Variant("torch", "fp32", 0.6e9))
 
 
 def make_chain(boundary_bytes: list[int]) -> Chain:
@@ -66,9 +69,10 @@ class Instance:
 
 
 @st.composite
-def instances(draw: st.DrawFn) -> Instance:
+def instances(draw: st.DrawFn, *, rich: bool = False) -> Instance:
     """2-4 devices with 0-2 variants each, 1-5 layers, any links; or fewer, and codecs. Hypothesis draws
-    the structure, a seed the numbers: small whole ones in half of the instances, so that many plans tie."""
+    the structure, a seed the numbers: small whole ones in half of the instances, so that many plans tie.
+    ``rich``: smaller, and with all that limits may count: prices, memory, two clocks on a device."""
     numbers = random.Random(draw(st.integers(0, 2**32)))
     ties = draw(st.booleans())
 
@@ -76,14 +80,31 @@ def instances(draw: st.DrawFn) -> Instance:
         return numbers.randint(1, most) * 1.0 if ties else numbers.uniform(0.5, most)
 
     coded = draw(st.booleans())  # each codec multiplies the plans there are
-    boundaries, most = draw(st.integers(2, 4 if coded else 6)), draw(st.integers(2, 3 if coded else 4))
+    if rich:
+        sizes = [(4, 3), (3, 3), (4, 2)] if coded else [(4, 3), (5, 2), (3, 4), (4, 3)]
+        boundaries, most = draw(st.sampled_from(sizes))
+    else:
+        boundaries, most = draw(st.integers(2, 4 if coded else 6)), draw(st.integers(2, 3 if coded else 4))
     chain = make_chain([numbers.randint(1, 30) * 1000 for _ in range(boundaries)])
+    if rich:
+        weights = [numbers.randint(0, 20) * 1000 for _ in chain.layers]
+        layers = [
+            replace(layer, weight_bytes=size) for layer, size in zip(chain.layers, weights, strict=True)
+        ]
+        chain = replace(chain, layers=tuple(layers))
     names = ["edge", "server", "cloud", "gpu"][:most]
     devices = []
     for name in names:
         battery = draw(st.booleans())
         idle = number(2) if draw(st.booleans()) else 0.0
         devices.append(Device(name, battery, active_power_w=number(6), idle_power_w=idle))
+        if rich:
+            devices[-1] = replace(
+                devices[-1],
+                memory_bytes=draw(st.sampled_from([None, None, numbers.randint(20, 120) * 1000])),
+                worker_memory_bytes=draw(st.sampled_from([0, numbers.randint(1, 9) * 1000])),
+                price_per_s=draw(st.sampled_from([0.0, number(9)])),
+            )
     radio = draw(st.booleans())
     links = tuple(
         Link(
@@ -93,16 +114,17 @@ def instances(draw: st.DrawFn) -> Instance:
             latency_s=number(4) * 1e-3 if draw(st.booleans()) else 0.0,
             send_power_w=number(3) if radio else 0.0,
             receive_power_w=number(2) if radio else 0.0,
+            price_per_byte=number(9) * 1e-6 if rich and draw(st.booleans()) else 0.0,
         )
         for source, target in itertools.permutations(names, 2)
         if draw(st.integers(0, 3))  # three links in four
     )
     sink = draw(st.sampled_from([names[0], names[0], names[-1]]))
-    most_ways = 6
+    variants, most_ways = (numbers.sample(CLOCKED, len(CLOCKED)), 5) if rich else (VARIANTS, 6)
     rows, left_out = [], {}
     holes = draw(st.sampled_from([0.0, 0.0, 0.3]))
     for name in names:
-        for variant in VARIANTS[: min(draw(st.sampled_from([1, 2, 1, 2, 0])), most_ways)]:
+        for variant in variants[: min(draw(st.sampled_from([1, 2, 1, 2, 3 * rich])), most_ways)]:
             most_ways -= 1
             for bundle in chain.bundles():
                 if numbers.random() < holes:
@@ -113,12 +135,16 @@ def instances(draw: st.DrawFn) -> Instance:
                 latency = len(bundle) * number(20) * 1e-3
                 metered = number(50) * 1e-3 if numbers.random() < 0.3 else None
                 sqnr = number(5) * 10.0 if variant.precision != "fp32" and numbers.random() < 0.9 else None
-                rows.append(
-                    make_row(
-                        *(name, bundle.start, bundle.stop, latency),
-                        **{"variant": variant, "energy_j": metered, "sqnr_db": sqnr},
-                    )
+                row = make_row(
+                    *(name, bundle.start, bundle.stop, latency),
+                    **{"variant": variant, "energy_j": metered, "sqnr_db": sqnr},
                 )
+                if rich:
+                    sizes = [None, numbers.randint(1, 40) * 1000]
+                    row = replace(
+                        row, weight_bytes=numbers.choice(sizes), peak_memory_bytes=numbers.choice(sizes)
+                    )
+                rows.append(row)
     codecs = []
     if coded:
         kinds: tuple[CodecName, ...] = ("zstd", "int8")
@@ -138,7 +164,7 @@ names = st.text(st.characters(categories=["L", "Nd"]) | st.sampled_from("-_."), 
 words = st.text(st.characters(categories=["L", "Nd"]) | st.sampled_from("-_. "), max_size=8)
 positive = st.floats(1e-9, 1e9)
 not_negative = st.just(0.0) | positive
-costs = st.builds(Cost, not_negative, not_negative, not_negative)
+costs = st.builds(Cost, *[not_negative] * 5)
 variants = st.builds(Variant, names, names, st.none() | positive, st.booleans())
 devices = st.builds(Device, names, st.booleans(), st.none() | not_negative, not_negative)
 
@@ -261,11 +287,12 @@ def plans(draw: st.DrawFn) -> Plan:
     proof = Proof(
         draw(words),
         draw(st.sampled_from(Outcome)),
-        draw(st.sampled_from(["latency", "energy"])),
-        *(draw(not_negative) for _ in range(3)),
-        draw(st.integers(0, 9999)),
-        *(draw(not_negative) for _ in range(2)),
         draw(words),
+        *(draw(not_negative) for _ in range(3)),
+        *(draw(st.integers(0, 9999)) for _ in range(2)),
+        draw(st.dictionaries(words, not_negative, max_size=2)),
+        draw(words),
+        draw(st.dictionaries(st.sampled_from(CRITERIA), positive, max_size=2)),
     )
     limits = Limits(*(draw(st.none() | positive) for _ in range(3)))
     by_hand = tuple(Baseline(draw(words), *path(), draw(costs)) for _ in range(draw(st.integers(0, 2))))

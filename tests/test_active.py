@@ -10,6 +10,7 @@ import pytest
 from active_instances import Truth, random_fleet, synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labels_oracle import optimum
 from strategies import Instance, instances, make_chain, make_row
 
 from planner.active import active_profile
@@ -17,11 +18,11 @@ from planner.active_paths import Request, Router
 from planner.active_result import ActiveResult
 from planner.active_state import Found
 from planner.chain import Bundle
-from planner.cost import CostModel, Objective, Way
-from planner.dynamic import optimum
+from planner.cost import CostModel, Way
 from planner.errors import TransportError
 from planner.graph import Graph
-from planner.plan import Limits, Variant
+from planner.limits import Limits, Objective
+from planner.plan import Variant
 from planner.sidecar import LeftOut
 from planner.table import ProfileRow
 from runtime.active_profile import asking
@@ -75,11 +76,10 @@ def test_router_agrees_with_graph_and_dynamic_programme(instance: Instance, obje
     cost = route.cost.latency_s if objective == "latency" else route.cost.energy_j
     assert cost == pytest.approx(value, rel=1e-9)
     graph = Graph.of(model)
-    starts, stops = np.triu_indices(len(model.chain), k=1, m=len(model.chain) + 1)
-    bundles = slice(len(graph.hops), graph.parts)
-    np.testing.assert_allclose(
-        route.through[:, starts, stops].ravel(), graph.least_through(objective)[bundles], rtol=1e-9
-    )
+    bundles = np.flatnonzero(graph.way >= 0)
+    places = graph.way[bundles], graph.start[bundles], graph.stop[bundles]
+    through = graph.through(graph.weight[objective])[bundles]
+    np.testing.assert_allclose(route.through[places], through, rtol=1e-9)
 
 
 @settings(max_examples=60)

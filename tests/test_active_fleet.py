@@ -11,7 +11,7 @@ from test_agent import _own_modules, emulated, remote_agent, store, template  # 
 from planner import ProfileTable
 from planner.fleet import Fleet, Link
 from planner.fleet_file import save_fleet
-from planner.plan import Limits
+from planner.limits import Limits
 from planner.solver import solve
 from runtime.cli import cli
 from runtime.fleet_active import profile_actively

@@ -13,7 +13,8 @@ from planner.active_result import note_of
 from planner.cost import Way
 from planner.errors import InputError, PlanningError, UnknownNameError
 from planner.fleet import Fleet
-from planner.plan import Limits, Variant
+from planner.limits import Limits
+from planner.plan import Variant
 from planner.sidecar import Environment, Sidecar
 from planner.solver import solve
 from planner.table import ProfileTable, format_row, header

@@ -81,7 +81,7 @@ def test_the_main_job(here: Path, edgecut, objective: str) -> None:
     code, said = edgecut("solve", *TABLES, "--fleet", "fleet.toml", "--objective", objective)
     assert code == 0
     assert "optimal by CBC" in said
-    assert "dynamic programme agrees" in said
+    assert "label setting finds the same" in said
     assert Plan.load(here / "plan.json").proof.objective == objective
     deploy = ["deploy", "plan.json", "--requests", "5", "--transport", "in-process", "-o", "run"]
     code, said = edgecut(*deploy, "--concurrency", "2")
@@ -302,7 +302,12 @@ def test_commands_in_documents_are_understood(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", re.findall(r"```toml\n(.*?)```", (ROOT / "docs/formats.md").read_text(), flags=re.DOTALL)
+    "text",
+    [
+        text
+        for text in re.findall(r"```toml\n(.*?)```", (ROOT / "docs/formats.md").read_text(), flags=re.DOTALL)
+        if "edgecut.fleet/" in text
+    ],
 )
 def test_fleets_in_documents_load(text: str) -> None:
     assert len(parse_fleet(text).devices) == 3

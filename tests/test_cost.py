@@ -14,7 +14,7 @@ from planner.cost import CostModel, ceilings
 from planner.errors import PlanningError, UnknownNameError
 from planner.fleet import Device, Fleet, Link
 from planner.fleet_file import parse_fleet
-from planner.plan import Limits
+from planner.limits import Limits
 
 TORCH, INT8 = VARIANTS
 
@@ -111,21 +111,23 @@ def test_without_a_direct_link_the_hop_takes_a_route() -> None:
     assert routes == {("edge", "phone"), ("edge", "phone", "server")}
 
 
-def test_both_the_fastest_and_the_most_frugal_route_are_kept() -> None:
-    devices = tuple(Device(name, battery=name == "a") for name in "abcd")
+def test_the_fastest_the_most_frugal_and_the_cheapest_route_are_kept() -> None:
+    devices = tuple(Device(name, battery=name == "a") for name in "abcde")
     links = (
-        Link("a", "b", 1e6, send_power_w=9.0),  # fast, a strong radio
-        Link("a", "c", 5e5, send_power_w=1.0),
+        Link("a", "b", 1e6, send_power_w=9.0, price_per_byte=2.0),  # fast, a strong radio
+        Link("a", "c", 5e5, send_power_w=1.0, price_per_byte=2.0),
+        Link("a", "e", 2e5, send_power_w=9.0, price_per_byte=1.0),  # slow and dear in energy, half the price
         Link("b", "d", 1e6),
         Link("c", "d", 1e6),
+        Link("e", "d", 1e6),
         Link("b", "c", 1e9),  # a-b-c-d: as dear as a-b-d and slower
     )
     prices = CostModel.of(CHAIN, Fleet("a", "a", devices, links), [], 1)
     routes = [hop.route for hop in prices.hops(0, "a") if hop.route[-1] == "d"]
-    assert routes == [("a", "b", "d"), ("a", "c", "d")]
+    assert routes == [("a", "b", "d"), ("a", "c", "d"), ("a", "e", "d")]
 
 
-@given(instances())
+@given(instances() | instances(rich=True))
 @settings(max_examples=60)
 def test_routes_are_exactly_those_that_no_other_beats(instance: Instance) -> None:
     fleet = instance.fleet
@@ -148,6 +150,7 @@ def test_routes_are_exactly_those_that_no_other_beats(instance: Instance) -> Non
             assert any(
                 hop.cost.latency_s <= cost.latency_s * (1 + 1e-12)
                 and hop.cost.energy_j <= cost.energy_j * (1 + 1e-12)
+                and hop.cost.price <= cost.price * (1 + 1e-12)
                 for hop in found
             )
 

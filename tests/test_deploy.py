@@ -43,12 +43,13 @@ from planner.errors import (
     VerificationError,
     WorkerError,
 )
+from planner.itinerary import itinerary
 from planner.run import Run
 from profiler.cut import CutModel, cut_model
 from profiler.model import load_model
 from runtime.checking import Verdict, output_error
 from runtime.deployment import DeployRequest, deploy, measured_rows
-from runtime.itinerary import StageOrder, WorkOrder, itinerary
+from runtime.itinerary import StageOrder, WorkOrder
 from runtime.pipeline import Answer, Pipeline, prepare_bundles
 from runtime.worker import load_stage
 
@@ -87,7 +88,7 @@ def plan(
         variant = Variant(*backend.split())
         stages.append(Stage(device, Bundle(start, stop), variant, Cost(0.001, 0.0)))
     total = sum(part.cost.latency_s for part in [*stages, *hops])
-    proof = Proof("by hand", Outcome.FEASIBLE, "latency", total, 0.0, 1.0, 1, 0.0, 0.0, "none")
+    proof = Proof("by hand", Outcome.FEASIBLE, "latency", total, 0.0, 1.0, 1, 1, {}, "none", {"latency": 1.0})
     return Plan(chain, over, batch, Limits(), tuple(stages), tuple(hops), Cost(total, 0.0), proof)
 
 

@@ -17,7 +17,8 @@ from planner.chain import Boundary, Bundle, Chain, TensorSpec
 from planner.documents import from_data, read_json, to_data, unit_remedy, write_json
 from planner.errors import DocumentError, MismatchError
 from planner.fleet import Device, Fleet, Link
-from planner.plan import Cost, Hop, Limits, Outcome, Plan, Proof, Stage
+from planner.limits import Limits
+from planner.plan import Cost, Hop, Outcome, Plan, Proof, Stage
 from planner.sidecar import Environment, Sidecar
 from planner.table import COLUMNS, ProfileRow, ProfileTable, format_row, header, parse_rows
 
@@ -73,7 +74,9 @@ def hop(boundary: int, *route: str) -> Hop:
 
 STAGES = (stage("edge", 0, 1), stage("server", 1, 3))
 HOPS = (hop(1, "edge", "server"), hop(3, "server", "edge"))
-PROOF = Proof("CBC", Outcome.OPTIMAL, "latency", 1.0, 1.0, 0.0, 10, 0.1, 0.2, "agrees")
+PROOF = Proof(
+    "CBC", Outcome.OPTIMAL, "latency", 1.0, 1.0, 0.0, 10, 5, {"build": 0.1}, "agrees", {"latency": 1.0}
+)
 PLAN = Plan(CHAIN, FLEET, 1, Limits(), STAGES, HOPS, Cost(1.0, 0.0), PROOF)
 
 
@@ -104,7 +107,7 @@ def test_a_path_that_does_not_lead_through_is_refused(
 
 def broken(change: Callable[[Any], object]) -> str:
     """The plan's JSON after ``change`` had its way with it."""
-    data = {"schema": "edgecut.plan/2", **to_data(PLAN)}
+    data = {"schema": "edgecut.plan/3", **to_data(PLAN)}
     change(data)
     return json.dumps(data)
 
@@ -130,7 +133,7 @@ FAULTS = {
     "infinite": (broken(lambda d: d["cost"].update(latency_s=float("inf"))), "cost.latency_s"),
     "truncated": (broken(lambda d: None)[:200], "not JSON"),
     "empty": ("", "not JSON"),
-    "a list": ("[]", "expected a edgecut.plan/2 document, found list"),
+    "a list": ("[]", "expected a edgecut.plan/3 document, found list"),
     "deep": ("[" * 100_000, "is no document of ours"),
 }  # fmt: skip
 

@@ -54,6 +54,7 @@ HEAVY = (
     "pandas",
     "pulp",
     "matplotlib",
+    "simpy",
 )
 
 
@@ -75,6 +76,12 @@ HEAVY = (
                 "profile",
                 "links",
                 "solve",
+                "explain",
+                "simulate",
+                "solve-many",
+                "replicate",
+                "front",
+                "break-even",
                 "import",
                 "deploy",
                 "report",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.documents import read_text
-from planner.errors import DocumentError, MissingDependencyError
+from planner.errors import DocumentError
 from planner.imports.units import infer_frequency
 
 _LONGEST_CELL = 100_000
@@ -39,7 +39,7 @@ class Entry:
 def read_entries(file: Path, frequency_hz: float | None, refused: list[str]) -> Iterator[Entry]:
     """The rows of a CSV or Parquet file; what is no row is added to ``refused`` with its place.
 
-    Raises ``DocumentError``, ``MissingDependencyError``.
+    Raises ``DocumentError``.
     """
     records = _parquet(file) if file.suffix == ".parquet" else _csv(file)
     named = re.search(r"(?:^|[^0-9.])(\d{5,})$", file.stem)
@@ -81,11 +81,9 @@ def _csv(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        import pandas as pd
-        from pyarrow.lib import ArrowException
-    except ImportError:
-        raise MissingDependencyError("pyarrow", "reading a .parquet file", "parquet") from None
+    import pandas as pd
+    from pyarrow.lib import ArrowException
+
     if not file.is_file():
         raise DocumentError(file, "", "no such file", "check the path")
     try:

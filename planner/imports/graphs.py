@@ -1,8 +1,9 @@
-"""Layer graphs of other tools as chains: cut where exactly one tensor crosses.
+"""Layer graphs of other tools as chains: cut where exactly one tensor crosses, or a few.
 
 In any topological order, a node lies on every path from input to output if no edge leaps over it: a path
 that avoids it would hold such an edge, and such an edge extends to such a path. Behind each of these nodes
-only its own output is live, so they are all the cuts there are, whatever the order.
+only its own output is live, so they are all the cuts there are, whatever the order. Where
+several tensors may cross, the order decides which places there are.
 """
 
 from __future__ import annotations
@@ -39,12 +40,16 @@ class GraphChain:
 
 
 def cut_graph(
-    nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]], inputs: Sequence[str] = ()
+    nodes: Mapping[str, Node],
+    edges: Sequence[tuple[str, str]],
+    inputs: Sequence[str] = (),
+    max_tensors: int = 1,
 ) -> GraphChain:
     """The chain of a graph; an edge from a node without output bytes carries nothing and blocks no cut.
 
-    ``inputs`` are no work but what enters. So is a single source on which no device spends time. Raises
-    ``InputError`` for a cycle, an edge to no node, or where nothing can be cut.
+    ``max_tensors``: the most that may cross where the graph is cut. ``inputs`` are no work but what enters. So is
+    a single source on which no device spends time. Raises ``InputError`` for a cycle, an edge to no node, or
+    where nothing can be cut.
     """
     unknown = [name for edge in edges for name in edge if name not in nodes]
     if unknown:
@@ -68,27 +73,30 @@ def cut_graph(
     fed = bool(inputs) and set(starts) <= set(inputs)
     entering = sum(nodes[name].nbytes for name in inputs) if fed else 0
     place = {name: number for number, name in enumerate(path)}
-    # How far edges reach from before each place; the input's edges come from before them all.
-    leap = max((place[name] for name in starts), default=0)
-    ends = []
+    # The input crosses up to the last node that takes it in.
+    fed_until = max((place[name] for name in starts), default=0)
+    ends, sizes = [], []
+    live: dict[str, int] = {}  # what crosses, and how far
     for number, name in enumerate(path):
-        if leap <= number and name not in inputs and number < len(path) - 1:
-            ends.append(number)
         # What nothing takes up, or leaves no bytes, is an output: it has to reach the end.
         targets = (
             [place[target] for target in after[name]] if after[name] and nodes[name].nbytes else [len(path)]
         )
-        leap = max([leap, *targets])
+        live = {each: last for each, last in live.items() if last > number} | {name: max(targets)}
+        if len(live) <= max_tensors and fed_until <= number < len(path) - 1 and name not in inputs:
+            ends.append(number)
+            sizes.append(sum(nodes[each].nbytes for each in live))
     if not ends:
         last = sum(not after[name] for name in nodes)
+        most = "exactly one tensor crosses" if max_tensors == 1 else f"at most {max_tensors} tensors cross"
         raise InputError(
-            f"the graph of {len(nodes)} nodes has no place where exactly one tensor crosses: {len(starts)} nodes "
+            f"the graph of {len(nodes)} nodes has no place where {most}: {len(starts)} nodes "
             f"that take nothing from others and {last} that none takes from are its inputs and outputs",
             "graphs of layers have such places; in graphs of operators the weights are inputs too",
         )
     layers = _layers(nodes, before, after, order, path, ends, inputs)
     leaving = sum(nodes[name].nbytes for name in path if not after[name])
-    return GraphChain(layers, (entering, *(nodes[path[end]].nbytes for end in ends), leaving))
+    return GraphChain(layers, (entering, *sizes, leaving))
 
 
 def _layers(

@@ -24,12 +24,17 @@ _MOST_BYTES = 1 << 60
 
 
 def read_partitioning(
-    file: Path, *, unit: str = "ms", input_bytes: int | None = None, output_bytes: int | None = None
+    file: Path,
+    *,
+    unit: str = "ms",
+    input_bytes: int | None = None,
+    output_bytes: int | None = None,
+    max_tensors: int = 1,
 ) -> Import:
     """Devices ``cpu`` and ``accelerator``, joined as the edges' costs say.
 
     ``unit``: of latencies and costs, which the format leaves open. Nodes of a backward pass are left aside.
-    Raises ``DocumentError``, ``InputError``.
+    ``max_tensors``: the most that may cross a cut. Raises ``DocumentError``, ``InputError``.
     """
     try:
         data = json.loads(read_text(file))
@@ -72,7 +77,7 @@ def read_partitioning(
         nodes[name] = Node(label, times, round(output.get(name, 0.0)), memory)
     if not nodes:
         raise DocumentError(file, "nodes", "there is none")
-    found = cut_graph(nodes, pairs)
+    found = cut_graph(nodes, pairs, max_tensors=max_tensors)
     chain, tables, notes = graph_tables(
         "dnn-partitioning", file.stem, found, _VARIANT, input_bytes, output_bytes
     )

@@ -13,7 +13,8 @@ from planner.cost import CostModel
 from planner.documents import check_schema, document, from_data, read_text
 from planner.errors import InputError, MismatchError, PlanningError, UnknownNameError
 from planner.fleet import Fleet
-from planner.plan import Hop, Limits, Outcome, Plan, Proof, Stage
+from planner.limits import Limits
+from planner.plan import Hop, Outcome, Plan, Proof, Stage
 from planner.solver import solve
 from planner.table import ProfileTable
 
@@ -94,12 +95,13 @@ def preset_plan(
         bound,
         gap,
         best.proof.arcs,
-        0.0,
-        0.0,
+        best.proof.arcs_after,
+        {},
         check,
+        {"latency": 1.0},
     )
     recipes = {device: table.recipes[device] for device in devices if device in table.recipes}
-    by_hand = baselines(model, "latency")
+    by_hand = baselines(model, {"latency": 1.0})
     return Plan(
         table.chain,
         fleet,

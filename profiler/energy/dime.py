@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from planner.documents import read_text, write_text
-from planner.errors import DocumentError, MissingDependencyError, StorageError
+from planner.errors import DocumentError, StorageError
 from profiler.energy.clocksync import AlignedPower, Lack
 from profiler.energy.merge import MIN_SAMPLES
 
@@ -164,7 +164,7 @@ def write_merged(tables: Sequence[tuple[int, DimeMerged]], output: Path) -> None
     """Write ``(frequency, merged)`` in DIME's layout: CSV, or parquet if ``output`` ends so.
 
     Durations keep the unit of the timing table; ``run_energy`` is in µJ and empty where it is not known.
-    Raises ``StorageError`` or ``MissingDependencyError``.
+    Raises ``StorageError``.
     """
     rows = [
         (run.layers, frequency, run.duration, run.iteration, run.run, energy_uj)
@@ -180,7 +180,5 @@ def write_merged(tables: Sequence[tuple[int, DimeMerged]], output: Path) -> None
 
     try:
         pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(output, index=False)
-    except ImportError:
-        raise MissingDependencyError("pyarrow", "a parquet file", "parquet") from None
     except OSError as error:
         raise StorageError(f"cannot write {output}: {error}", "choose another path") from error

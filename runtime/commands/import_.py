@@ -150,14 +150,24 @@ def pipeedge(
 )
 @click.option("--input-bytes", type=_size, help="Size of the input, which the file may not say.")
 @click.option("--output-bytes", type=_size, help="Size of the output, which the file may not say.")
+@click.option(
+    "--max-tensors",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Most tensors that may cross where the graph is cut.",
+)
 @_output
 def dnn_partitioning(
-    file: Path, unit: str, input_bytes: int | None, output_bytes: int | None, output: Path
+    file: Path, unit: str, input_bytes: int | None, output_bytes: int | None, max_tensors: int, output: Path
 ) -> None:
     """A JSON graph of msr-fiddle's dnn-partitioning, as a chain."""
     from planner.imports.partitioning import read_partitioning
 
-    _finish(read_partitioning(file, unit=unit, input_bytes=input_bytes, output_bytes=output_bytes), output)
+    found = read_partitioning(
+        file, unit=unit, input_bytes=input_bytes, output_bytes=output_bytes, max_tensors=max_tensors
+    )
+    _finish(found, output)
 
 
 @import_.command()
@@ -225,8 +235,9 @@ def preset(
     from planner.fleet_file import load_fleet
     from planner.imports.presets import preset_plan
     from planner.table import ProfileTable
-    from runtime.commands.solve import check_output, show_plan
+    from runtime.commands.solve import check_output
     from runtime.console import console
+    from runtime.plan_tables import show_plan
 
     check_output(output)
     plan = preset_plan(name, ProfileTable.load(tables), load_fleet(fleet_file), devices)

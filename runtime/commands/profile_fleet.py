@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from planner.fleet import Fleet
-from planner.plan import Limits
+from planner.limits import Limits
 
 if TYPE_CHECKING:
     from profiler.request import ProfileRequest

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.cost import CostModel, Criterion, FloatArray, Objective, ceilings
-from planner.plan import Cost, Limits
+from planner.cost import CostModel, FloatArray, ceilings
+from planner.limits import Criterion, Limits, Objective
+from planner.plan import Cost
 
 MOST_LABELS = 500_000
 

@@ -1,0 +1,198 @@
+"""Why a plan: what comes next, what others would do, what its limits cost, and which measurements it hangs on."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from planner.baselines import baselines
+from planner.chain import Bundle
+from planner.codec_table import CODECS, LOSSLESS, CodecName
+from planner.errors import InputError
+from planner.explain_limits import shadow_prices
+from planner.explain_noise import Key, Noise
+from planner.explain_parts import challengers, endurance, parts
+from planner.explain_runners import DISTINCT, Distinct, runners_up
+from planner.explain_words import summary
+from planner.explanation import Explanation, Rival
+from planner.override import priced_override
+from planner.peers import peers
+from planner.plan import Baseline, Cost, Hop, Plan, Stage
+from planner.pricing import priced
+from planner.question import EQUAL, Question, arcs_of
+from planner.rules import rules, taken
+from planner.solver import value_of
+from planner.table import ProfileTable
+
+
+def explain(
+    plan: Plan,
+    table: ProfileTable,
+    *,
+    count: int = 5,
+    distinct: Distinct = "cuts",
+    codecs: Sequence[CodecName] | None = None,
+    partial: bool = False,
+    dime_layers: int | None = None,
+    time_limit_s: float = 60.0,
+    solver: str = "cbc",
+) -> Explanation:
+    """Explain the optimum of a plan's question by the tables given, and how the plan compares with it.
+
+    ``count``: of runners-up and of bundles that come close. ``distinct``: what makes a runner-up another plan:
+    "devices" of some layer, "cuts" (devices or bundles), "variants" (anything, codecs and routes too). ``codecs``:
+    that hops may use; left out, those that `solve` allows, and all where the plan uses others. ``partial``: over
+    tables from which bundles are missing. ``time_limit_s``: of each search. Raises ``MismatchError`` for tables of
+    another chain, ``InputError`` for tables without what the plan runs and for a plan of least period, else as
+    ``solve``.
+    """
+    if not plan.proof.weights:
+        raise InputError(
+            "the plan is of least period; only sums over a path (latency, energy, price) are explained",
+            "`edgecut solve --objective latency --max-period-ms ...` makes one that is",
+        )
+    if distinct not in DISTINCT or count < 0:
+        raise InputError(
+            f"cannot list {count} plans distinct in {distinct!r}", f"one of {', '.join(DISTINCT)}"
+        )
+    weights = plan.proof.weights
+    allowed, notes = _codecs(plan, codecs)
+    model, left_out = priced(
+        *(
+            plan.chain,
+            plan.fleet,
+            table,
+            weights,
+            plan.limits,
+            plan.batch,
+            allowed,
+            plan.proof.statistic,
+            partial,
+        )
+    )
+    given = priced_override(replace(model, fleet=plan.fleet), plan.limits, weights, plan)
+    stages, hops, cost = given.stages, given.hops, given.cost
+    question = Question.of(
+        *(model, plan.fleet, plan.limits, weights),
+        prefer=lambda graph: arcs_of(graph, stages, hops), time_limit_s=time_limit_s, solver=solver,
+    )  # fmt: skip
+    best = question.optimum
+    value = value_of(cost, weights)
+    found = Explanation(
+        summary="",
+        plan=plan,
+        value=value,
+        optimum=best,
+        optimum_value=question.best.value,
+        holds=(best.stages, best.hops) == (stages, hops),
+        proven=question.best.proven,
+        distinct=distinct,
+        baselines=_baselines(question, dime_layers),
+        limits=shadow_prices(question),
+        notes=(*notes, *_drift(plan, cost), *left_out),
+    )
+    found = _measured(found, question, table, count, distinct)
+    return replace(found, summary=summary(found))
+
+
+def _measured(
+    found: Explanation, question: Question, table: ProfileTable, count: int, distinct: Distinct
+) -> Explanation:
+    """With what depends on single measurements, beside their noise."""
+    graph, best = question.problem.graph, found.optimum
+    following = [
+        _rival(question, f"{place}.", *graph.decode(each.arcs), proven=each.proven)
+        for place, each in enumerate(itertools.islice(runners_up(question, distinct), count), start=2)
+    ]
+    close = challengers(question, count)
+
+    def key(arc: int) -> Key:
+        way = graph.model.ways[graph.way[arc]]
+        return way.device, Bundle(int(graph.start[arc]), int(graph.stop[arc])), way.variant
+
+    keys = [key(arc) for arc, _ in close]
+    noise = Noise(
+        found.plan, table, [*best.stages, *(stage for each in following for stage in each.stages)], keys
+    )
+    of_stages = iter([(stage.device, stage.bundle, stage.variant) for stage in best.stages])
+    slower = tuple(
+        noise.slower(endurance(question, part), next(of_stages) if part.kind == "stage" else None)
+        for part in parts(question)
+    )
+    return replace(
+        found,
+        runners_up=tuple(noise.rival(each, best.stages) for each in following),
+        slower=slower,
+        quicker=tuple(noise.quicker(each, named) for (_, each), named in zip(close, keys, strict=True)),
+        remeasure=noise.commands(),
+    )
+
+
+def _rival(
+    question: Question,
+    name: str,
+    stages: tuple[Stage, ...],
+    hops: tuple[Hop, ...],
+    *,
+    source: str = "",
+    expected: float | None = None,
+    proven: bool = True,
+) -> Rival:
+    cost = question.model.price(stages, hops)
+    value, best = value_of(cost, question.weights), question.best.value
+    plan = Baseline(name, stages, hops, cost)
+    return Rival(
+        *(name, stages, hops, cost, value, value - best),
+        equal=math.isclose(value, best, rel_tol=EQUAL),
+        breaks=broken(question, plan),
+        source=source,
+        expected=expected,
+        proven=proven,
+    )
+
+
+def broken(question: Question, plan: Baseline) -> tuple[str, ...]:
+    """The limits that a plan does not keep."""
+    fleet, limits = question.fleet, question.limits
+    return tuple(
+        str(rule) for rule in rules(fleet, limits) if not rule.keeps(taken(rule, fleet, limits, plan))
+    )
+
+
+def _baselines(question: Question, dime_layers: int | None) -> tuple[Rival, ...]:
+    """What others would do, best first."""
+    devices = list(dict.fromkeys(stage.device for stage in question.optimum.stages))
+    found = [
+        _rival(question, each.name, each.stages, each.hops, source="by hand")
+        for each in baselines(question.model, question.weights)
+    ]
+    found += [
+        _rival(question, each.name, each.stages, each.hops, source=each.source, expected=each.expected)
+        for each in peers(
+            *(question.model, question.weights, question.limits, devices),
+            dime_layers=dime_layers, time_limit_s=question.time_limit_s,
+        )
+    ]  # fmt: skip
+    return tuple(sorted(found, key=lambda each: each.value))
+
+
+def _codecs(plan: Plan, codecs: Sequence[CodecName] | None) -> tuple[Sequence[CodecName] | None, list[str]]:
+    """The codecs to plan with, and a note where the plan's own tell."""
+    used = {hop.codec for hop in plan.hops}
+    default = LOSSLESS if plan.limits.min_sqnr_db is None else CODECS
+    if codecs is None and not used <= set(default):
+        return CODECS, ["the plan sends with loss without a limit on it, so every codec counts as allowed"]
+    return codecs, []
+
+
+def _drift(plan: Plan, cost: Cost) -> list[str]:
+    """A note where these tables price the plan otherwise than it says."""
+    pairs = zip(cost.values, plan.cost.values, strict=True)
+    if all(math.isclose(now, then, rel_tol=1e-6, abs_tol=1e-12) for now, then in pairs):
+        return []
+    return [
+        f"these tables make the plan {cost.latency_s * 1e3:.4g} ms and {cost.energy_j * 1e3:.4g} mJ, it was made for "
+        f"{plan.cost.latency_s * 1e3:.4g} ms and {plan.cost.energy_j * 1e3:.4g} mJ: they are other measurements"
+    ]
