@@ -42,6 +42,13 @@ bench: $(READY)
 	$(BIN)/python benchmarks/active.py
 	$(BIN)/python benchmarks/metering.py
 	$(BIN)/python benchmarks/links.py
+	$(BIN)/python benchmarks/solver_speed.py
+	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/front.py
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/scission.py
+	$(BIN)/python benchmarks/dime.py
+	$(BIN)/python benchmarks/many.py
 	$(BIN)/python benchmarks/simulate.py
 
 # On a machine with an NVIDIA GPU: the tests that need one, then docs/gpu.md.
