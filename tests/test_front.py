@@ -22,6 +22,7 @@ from planner.cost import FloatArray, noise_of
 from planner.errors import InfeasibleError, InputError, PlanningError
 from planner.fleet import Device, Fleet, Link
 from planner.front import EXACT_DB, Front, front, front_of
+from planner.front_dominance import undominated
 from planner.front_points import Point, spread
 from planner.graph import BoolArray
 from planner.limits import Limits
@@ -249,3 +250,21 @@ def small(sizes: list[int] | None = None) -> Instance:
         for pair in (("edge", "server"), ("server", "edge"))
     )
     return Instance(chain, Fleet("edge", "edge", devices, links), ProfileTable(chain, tuple(rows)))
+
+
+@given(st.integers(2, 4), st.integers(0, 40), st.integers(0, 2**32))
+def test_dominance_keeps_one_of_each_that_is_not_beaten(sums: int, count: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    nodes, labels = draw.integers(0, 3, count), draw.integers(0, 5, (sums, count)).astype(float)
+    kept = undominated(nodes, labels, 1000)
+    found = [(int(nodes[place]), *labels[:, place]) for place in kept]
+    every = {(int(node), *label) for node, label in zip(nodes, labels.T, strict=True)}
+    wanted = {
+        one
+        for one in every
+        if not any(
+            other[0] == one[0] and other != one and all(a <= b for a, b in zip(other, one, strict=True))
+            for other in every
+        )
+    }
+    assert sorted(found) == sorted(wanted)

@@ -16,7 +16,11 @@ MIB = 1 << 20
 # The kernel counts in batches per processor, and the interpreter allocates beside the test.
 TOLERANCE = 6 * MIB
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counted by Linux alone")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counted by Linux alone"),
+    # Resident pages are the kernel's to take: it may drop some megabytes of code between start and peak.
+    pytest.mark.flaky(reruns=4),
+]
 
 
 def touched(mebibytes: int) -> np.ndarray:
