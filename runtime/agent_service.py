@@ -12,6 +12,7 @@ import click
 from runtime.agent import Agent
 from runtime.agent_files import AgentFiles
 from runtime.link_measure import ECHO, PROBE, LinkService
+from runtime.stage_service import StageService
 from runtime.transport import Transport
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def make_agent(name: str, transport: Transport, folder: Path, modules: Collectio
     agent.handle("measure", lambda body, progress: profiles().measure(body, progress), measures=True)
     agent.handle("release", lambda body, progress: profiles().release(body, progress), measures=True)
     agent.when_gone(lambda client: profiles().part(client) if profiles.cache_info().currsize else None)
+    StageService(name, transport, files.input).serve(agent)
     links = LinkService(transport)
     agent.handle(ECHO, links.echo)
     agent.handle(PROBE, links.probe, measures=True)

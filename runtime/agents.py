@@ -8,14 +8,11 @@ import platform
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 from planner.documents import from_data, to_data
-from planner.errors import EdgecutError, InputError, StorageError, TransportError, WorkerError
-from planner.fleet import Device, Fleet
-from runtime.agent_messages import CANCEL, HELLO, LEASE_S, PROTOCOL, Body, Failure, Reply, Request, carried
+from planner.errors import EdgecutError, TransportError, WorkerError
+from runtime.agent_messages import CANCEL, HELLO, PROTOCOL, Body, Failure, Reply, Request, carried
 from runtime.agent_network import AgentNetwork
 from runtime.processes import DeviceProcess
 from runtime.transport import Sender
@@ -160,62 +157,3 @@ class AgentClient:
 
     def _ended(self) -> str | None:
         return self.process.ended() if self.process else None
-
-
-@contextmanager
-def fleet_agents(
-    fleet: Fleet, names: Sequence[str], folder: Path, modules: Sequence[str] = ()
-) -> Iterator[dict[str, AgentClient]]:
-    """The agents of these devices: reached at their address, or started here for emulated ones.
-
-    An agent started here keeps its files in ``folder``/NAME, may import the user's ``modules`` to build
-    a network, and ends on the way out. One that cannot be reached says so at its first request. Raises
-    ``InputError`` for a device that is neither.
-    """
-    from runtime.zenoh_transport import ZenohTransport
-
-    devices = [fleet.device(name) for name in names]
-    for device in devices:
-        if device.address is None and device.emulate is None:
-            raise InputError(
-                f"device {device.name} has no address, and is not emulated",
-                f'add address = "tcp/HOST:7447" or emulate = {{}} to [device.{device.name}]',
-            )
-    addresses = [device.address for device in devices if device.address]
-    processes: dict[str, DeviceProcess] = {}
-    with ZenohTransport(addresses, lease_s=LEASE_S) as transport, AgentNetwork(transport) as network:
-        try:
-            for device in devices:
-                if not device.address:
-                    processes[device.name] = _start(device, transport.endpoint, folder / device.name, modules)
-            yield {
-                device.name: AgentClient(
-                    device.name, network, device.address or "this machine", processes.get(device.name)
-                )
-                for device in devices
-            }
-        finally:
-            for process in processes.values():
-                process.hang_up()
-            for process in processes.values():
-                process.wait()
-                process.kill()
-
-
-def _start(device: Device, endpoint: str, folder: Path, modules: Sequence[str]) -> DeviceProcess:
-    from profiler.placement import placement
-
-    place = placement(device.emulate)
-    arguments = ["--name", device.name, "--connect", endpoint, "--folder", str(folder)]
-    arguments += ["--modules", ",".join(modules)] if modules else []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return DeviceProcess(
-            "runtime.agent_process",
-            arguments,
-            place.cpus,
-            place.threads,
-            folder / "agent.log",
-        )
-    except OSError as error:
-        raise StorageError(f"cannot start an agent in {folder}: {error.strerror or error}") from error

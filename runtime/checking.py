@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from profiler.bundles import FP32_TOLERANCE, largest_error
 from profiler.codecs import pack, unpack
 from profiler.cut import CutModel
 from profiler.runner import Array, Runner
-from runtime.itinerary import StageOrder
+from runtime.bundles import Prepared
 
 Arrays = tuple[Array, ...]
 
@@ -77,7 +76,7 @@ class Expectation:
 def expectation(
     plan: Plan,
     cut: CutModel,
-    orders: Sequence[StageOrder],
+    bundles: Sequence[Prepared],
     inputs: Sequence[Arrays],
     labels: Sequence[Sequence[int | None]],
 ) -> Expectation:
@@ -96,15 +95,15 @@ def expectation(
         return unpack(pack(batch, codec), codec) if codec else batch
 
     at = list(inputs)
-    for order, stage in zip(orders, plan.stages, strict=True):
-        with load(order, threads=1) as runner:
+    for made, stage in zip(bundles, plan.stages, strict=True):
+        with load(made, threads=1) as runner:
             at = [runner(sent(batch, stage.bundle.start)) for batch in at]
     at = [sent(batch, len(plan.chain)) for batch in at]
     return Expectation(whole, labels, at, max(tolerances))
 
 
-def load(order: StageOrder, threads: int) -> Runner:
-    return backends.find(order.backend).load(Path(order.file), threads)
+def load(made: Prepared, threads: int) -> Runner:
+    return backends.find(made.order.backend).load(made.file, threads)
 
 
 def output_error(found: Sequence[Array], expected: Sequence[Array]) -> float:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,18 +14,19 @@ from pathlib import Path
 import numpy as np
 
 from planner.errors import MismatchError, StorageError, VerificationError
-from planner.itinerary import Segment
 from planner.plan import Plan
-from planner.run import Kind, Run, RunInfo, RunRow, format_run_row, run_header
+from planner.run import Run, RunInfo, RunRow, format_run_row, run_header
 from profiler.cut import CutModel, cut_model
 from profiler.inputs import model_samples
 from profiler.model import load_model
 from profiler.runner import Array
+from runtime.adviser import StaticAdviser
+from runtime.bundles import preparation
 from runtime.checking import Expectation, Verdict, expectation
-from runtime.pipeline import Answer, Pipeline, TransportName, prepare_bundles
+from runtime.pipeline import Answer, Pipeline, TransportName, opened
+from runtime.timing import measured_rows
 
 _WARMUP_REQUESTS = 5
-_HOP_PARTS: tuple[Kind, ...] = ("encode", "wire", "decode")
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,14 @@ class DeployRequest:
 
 
 def deploy(
-    request: DeployRequest, skipped: list[str], progress: Callable[[str], None] = lambda note: None
+    request: DeployRequest,
+    skipped: list[str],
+    progress: Callable[[str], None] = lambda note: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Run:
-    """Run the plan and record it; ``progress`` is told of each request, unreadable images go to ``skipped``.
+    """Run the plan and record it; unreadable images go to ``skipped``.
+
+    ``progress`` is told of each request, ``log`` of each change of plan.
 
     Raises ``DeploymentError`` or another ``EdgecutError``; what was measured before it is in the run.
     ``VerificationError`` is raised after the run is complete.
@@ -60,10 +65,16 @@ def deploy(
     inputs, labels, cut = _inputs(request, skipped)
     with tempfile.TemporaryDirectory(prefix="edgecut-deploy-") as name:
         folder = Path(name)
-        bundles = prepare_bundles(plan, cut, folder)
-        expected = expectation(plan, cut, bundles, inputs, labels)
-        pipeline = Pipeline(plan, bundles, folder, window=request.concurrency, transport=request.transport)
-        with pipeline:
+        prepare = preparation(cut, folder / "bundles")
+        expected = expectation(plan, cut, prepare(plan), inputs, labels)
+        with opened(
+            StaticAdviser(plan),
+            prepare,
+            folder,
+            window=request.concurrency,
+            transport=request.transport,
+            log=log,
+        ) as pipeline:
             for _ in pipeline.map(itertools.islice(itertools.cycle(inputs), _WARMUP_REQUESTS)):
                 progress("warm-up")
             run = _stream(request, pipeline, inputs, expected, progress)
@@ -135,7 +146,7 @@ def _stream(
                 stream = itertools.islice(itertools.cycle(inputs), request.requests)
                 for answer in pipeline.map(stream):
                     verdict = expected.judge(answer.request % len(inputs), answer.outputs)
-                    found = list(measured_rows(plan, pipeline.segments, answer, verdict))
+                    found = answer_rows(plan, answer, verdict)
                     table.writelines(map(format_run_row, found))
                     table.flush()
                     rows += found
@@ -147,61 +158,8 @@ def _stream(
     return Run(info(), tuple(rows))
 
 
-def measured_rows(
-    plan: Plan, segments: Sequence[Segment], answer: Answer, found: Verdict
-) -> Iterator[RunRow]:
-    """What an answer's marks say of each stage, each hop and the whole.
-
-    Along the path there are, per segment: when the tensors were ready; begin and end of decoding, of each
-    stage and of encoding; and when the outgoing link was free for them. What a hop spends in its parts, of
-    which there are several only with a codec, has a row of its own beside the hop's.
-    """
-    marks = iter(answer.marks)
-    hops = {hop.boundary: place for place, hop in enumerate(plan.hops)}
-    spent = [dict.fromkeys(_HOP_PARTS, 0.0) for _ in plan.hops]
-    queued = [dict.fromkeys(_HOP_PARTS, 0.0) for _ in plan.hops]
-
-    first_ns = done_ns = free_ns = 0
-    busy_s = 0.0
-
-    def coding(part: Kind, boundary: int) -> None:
-        nonlocal done_ns
-        begin_ns, end_ns = next(marks), next(marks)
-        spent[hops[boundary]][part] += (end_ns - begin_ns) / 1e9
-        queued[hops[boundary]][part] += (begin_ns - done_ns) / 1e9
-        done_ns = end_ns
-
-    for place, segment in enumerate(segments):
-        ready_ns = next(marks)
-        if place == 0:
-            first_ns = ready_ns
-        else:
-            hop = hops[segment.boundary]
-            spent[hop]["wire"] += (ready_ns - free_ns) / 1e9
-            queued[hop]["wire"] += (free_ns - done_ns) / 1e9
-        done_ns = ready_ns
-        if segment.decodes:
-            coding("decode", segment.boundary)
-        for stage in segment.stages:
-            begin_ns, end_ns = next(marks), next(marks)
-            forecast_s = plan.stages[stage].cost.latency_s
-            measured_s, queue_s = (end_ns - begin_ns) / 1e9, (begin_ns - done_ns) / 1e9
-            yield RunRow(answer.request, "stage", stage, forecast_s, measured_s, queue_s)
-            busy_s += measured_s
-            done_ns = end_ns
-        if segment.encodes:
-            last = plan.stages[segment.stages[-1]].bundle.stop if segment.stages else segment.boundary
-            coding("encode", last)
-        free_ns = next(marks)
-    for place, part in enumerate(plan.hops):
-        took_s, waited_s = math.fsum(spent[place].values()), math.fsum(queued[place].values())
-        yield RunRow(answer.request, "hop", place, part.cost.latency_s, took_s, waited_s)
-        busy_s += took_s
-        if part.codec != "raw":
-            for kind, forecast_s in zip(_HOP_PARTS, (part.encode_s, part.wire_s, part.decode_s), strict=True):
-                yield RunRow(answer.request, kind, place, forecast_s, spent[place][kind], queued[place][kind])
-    total_s = (done_ns - first_ns) / 1e9
-    waited_s = max(total_s - busy_s, 0.0)
-    yield RunRow(
-        answer.request, "total", 0, plan.cost.latency_s, total_s, waited_s, **dataclasses.asdict(found)
-    )
+def answer_rows(plan: Plan, answer: Answer, found: Verdict) -> list[RunRow]:
+    """What the run records of an answer; of one that another plan gave, only the whole."""
+    rows = list(measured_rows(answer.plan, answer.segments, answer.request, answer.marks))
+    rows[-1] = dataclasses.replace(rows[-1], **dataclasses.asdict(found))
+    return rows if answer.plan == plan else rows[-1:]

@@ -14,7 +14,7 @@ import hashlib
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,8 @@ from profiler.samples import Manifest, SampleFile, read_manifest
 from runtime.agent_files import fetch_table, send_input
 from runtime.agent_messages import Body
 from runtime.agent_profile import ProfileOrder
-from runtime.agents import AgentClient, fleet_agents
+from runtime.agents import AgentClient
+from runtime.fleet_agents import fleet_agents
 
 SILENCE_S = 900.0  # a board that exports and quantises a large network says nothing meanwhile
 Show = Callable[[str, float, str], None]
@@ -81,7 +82,7 @@ def profile_fleet(
 
 def agents_of(
     template: ProfileRequest, fleet: Fleet, names: Sequence[str]
-) -> AbstractContextManager[dict[str, AgentClient]]:
+) -> AbstractContextManager[Mapping[str, AgentClient]]:
     """The agents of these devices; those started here may import the module that the network is in."""
     module, colon, _ = template.source.name.partition(":")
     modules = [module] if colon and module != "hf" else []

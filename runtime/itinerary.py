@@ -1,9 +1,11 @@
-"""What coordinator and workers tell each other about a plan's segments, and the channels between them.
+"""What a coordinator and the agents tell each other about a plan's segments, and the channels between them.
 
 Orders are documents, checked on arrival like any other.
 """
 
 from __future__ import annotations
+
+import re
 
 from planner.chain import Boundary
 from planner.codec_table import CodecName
@@ -11,17 +13,27 @@ from planner.documents import document
 from planner.fleet import Link
 from planner.plan import Variant
 
+LOAD, RUN, UNLOAD, CLOCK = "load", "run", "unload", "clock"
+_ID, _DIGEST = re.compile("[0-9a-f]{16}"), re.compile("[0-9a-f]{64}")
+
 
 @document()
 class StageOrder:
-    """A bundle to load: a file written by the backend's ``save``, its SHA-256, and the clock it runs at."""
+    """A bundle to load: the SHA-256 of a file that the backend's ``save`` wrote, and the clock it runs at.
 
-    file: str
+    ``memory_bytes``: what it takes, as it was profiled.
+    """
+
     sha256: str
     backend: str
     inputs: Boundary
     outputs: Boundary
     frequency_hz: float | None = None
+    memory_bytes: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not _DIGEST.fullmatch(self.sha256):
+            raise ValueError("sha256 has 64 hexadecimal digits")
 
     @property
     def variant(self) -> Variant:
@@ -31,7 +43,7 @@ class StageOrder:
 
 @document()
 class SegmentOrder:
-    """One segment: it receives on channel ``leg/PLACE`` the tensors at ``boundary``, in codec ``arrives``.
+    """One segment: it receives on channel ``leg/ID/PLACE`` the tensors at ``boundary``, in codec ``arrives``.
 
     ``decodes``: it unpacks them; ``encodes``: it packs what it sends, in this codec.
     """
@@ -48,21 +60,48 @@ class SegmentOrder:
 
 @document()
 class WorkOrder:
-    """All that a worker has to load. ``window``: requests in flight at most."""
+    """All that a device has to load of one installation of a plan.
 
-    threads: int
+    ``threads`` per bundle, None for all that the device has. ``window``: requests in flight at most.
+    """
+
+    installation: str
+    threads: int | None
     slowdown: float
     window: int
     segments: tuple[SegmentOrder, ...]
 
+    def __post_init__(self) -> None:
+        check_installation(self.installation)
+        if not 1 <= self.window <= MAX_WINDOW:
+            raise ValueError(f"window must be 1 to {MAX_WINDOW}, found {self.window}")
+        if not self.slowdown >= 1 or (self.threads is not None and self.threads < 1):
+            raise ValueError("threads and slowdown must be at least 1")
 
-def leg(place: int) -> str:
+
+@document()
+class Which:
+    """The installation that an order is about."""
+
+    installation: str
+
+    def __post_init__(self) -> None:
+        check_installation(self.installation)
+
+
+MAX_WINDOW = 1024
+
+
+def check_installation(text: str) -> None:
+    if not _ID.fullmatch(text):
+        raise ValueError(f"an installation has 16 hexadecimal digits, found {text[:40]!r}")
+
+
+def leg(installation: str, place: int) -> str:
     """The channel on which segment ``place`` receives."""
-    return f"leg/{place}"
+    return f"leg/{installation}/{place}"
 
 
-OUTPUT, STATUS = "output", "status"
-
-
-def control(device: str) -> str:
-    return f"control/{device}"
+def output(installation: str) -> str:
+    """The channel on which the coordinator receives answers."""
+    return f"output/{installation}"

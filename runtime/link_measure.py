@@ -156,7 +156,7 @@ def measure_fleet(
 
     ``progress`` gets a link with notes while it is measured, and with an empty one once it is done.
     """
-    from runtime.agents import fleet_agents
+    from runtime.fleet_agents import fleet_agents
 
     report = LinkReport(datetime.now(timezone.utc).isoformat(timespec="seconds"), ())
     ends = dict.fromkeys(end for link in links for end in link.pair)

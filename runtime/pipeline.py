@@ -1,228 +1,250 @@
-"""A plan in operation: its workers started and loaded, inputs streamed through, outputs in order."""
+"""A deployed plan: inputs streamed through, each answered exactly once, in order.
+
+::
+
+    submit ──► window (back-pressure) ──► request book ──► installation ──► answer ──► its future
+                                              ▲
+               keeper: another installation ──┘  unanswered requests are posted again
+
+A request is posted to an installation at most once. When the installation fails, the keeper makes another
+and everything unanswered goes there; the first answer to a request counts, a later one is dropped.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import itertools
+import queue
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from planner.documents import file_digest, to_data
-from planner.errors import DeploymentError, TransportError, WorkerError
-from planner.itinerary import Segment, itinerary
-from planner.plan import Plan, Variant
-from profiler import backends
-from profiler.cut import CutModel
-from profiler.placement import Placement, placement
-from profiler.runner import Array, Backend, Setting
-from runtime.itinerary import (
-    OUTPUT,
-    STATUS,
-    SegmentOrder,
-    StageOrder,
-    WorkOrder,
-    control,
-    leg,
-)
-from runtime.pool import Pool, ProcessPool, ThreadPool
-from runtime.transport import Receiver, Sender
-from runtime.wire import Frame, check_boundary
-
-READY_TIMEOUT_S = 120.0
-LOAD_TIMEOUT_S = 300.0
-_POLL_S = 0.1
+from planner.chain import TensorSpec
+from planner.errors import DeploymentError, InputError
+from planner.itinerary import Segment
+from planner.plan import Plan
+from profiler.runner import Array
+from runtime.adviser import Adviser
+from runtime.bundles import Preparation
+from runtime.fleet_agents import FleetAgents, fleet_agents, thread_agents
+from runtime.installation import Installation
+from runtime.keeper import Keeper
+from runtime.timing import aligned, measured_rows
+from runtime.wire import Frame
 
 TransportName = Literal["zenoh", "in-process"]
+# A request is lost with every installation that fails with it; one that makes them fail is given up.
+MAX_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The outputs of one request, and the times it passed each place (see ``runtime.worker``)."""
+    """The outputs of one request, the plan that gave them, and when it passed each place.
+
+    ``request`` counts from 0 in its stream. ``marks`` are nanoseconds of the coordinator's clock (see
+    ``runtime.segment``).
+    """
 
     request: int
     outputs: tuple[Array, ...]
     marks: tuple[int, ...]
+    plan: Plan
+    segments: tuple[Segment, ...]
 
 
-def prepare_bundles(plan: Plan, cut: CutModel, folder: Path) -> tuple[StageOrder, ...]:
-    """Write each stage's bundle to ``folder``. Raises ``BundleError`` or ``StorageError``."""
-    made: dict[tuple[str, Variant], Backend] = {}
-    orders = []
-    try:
-        for place, stage in enumerate(plan.stages):
-            name, precision = stage.variant.backend, stage.variant.precision
-            reduced = precision in ("int8", "mixed")
-            recipe = plan.recipes.get(stage.device) if reduced else None
-            setting = Setting(precision, stage.variant.fused, recipe=recipe)
-            way = stage.device, stage.variant
-            if way not in made:
-                made[way] = backends.find(name, precision)(cut, setting)
-            file = folder / f"stage-{place}.bundle"
-            made[way].save(stage.bundle, file)
-            inputs = plan.chain.boundaries[stage.bundle.start].batched(plan.batch)
-            outputs = plan.chain.boundaries[stage.bundle.stop].batched(plan.batch)
-            clock = stage.variant.frequency_hz
-            orders.append(StageOrder(str(file), file_digest(file), name, inputs, outputs, clock))
-    finally:
-        for backend in made.values():
-            backend.close()
-    return tuple(orders)
+@dataclass
+class _Request:
+    inputs: tuple[Array, ...]
+    future: Future[Answer]
+    installation: Installation | None = None
+    attempts: int = 0
+    posted_s: float = 0.0
 
 
 class Pipeline:
-    """A deployed plan. Use as a context manager: entering starts and loads the workers.
+    """Use as a context manager: entering loads the plan on the agents, leaving unloads it.
 
-    ``window``: requests in flight at most. Raises ``DeploymentError`` where a worker cannot be started,
-    loaded or reached.
+    ``window``: requests in flight at most. ``log`` gets a line per event. Raises ``DeploymentError`` or
+    another ``EdgecutError`` where the plan cannot be loaded.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        bundles: Sequence[StageOrder],
-        folder: Path,
+        adviser: Adviser,
+        agents: FleetAgents,
+        prepare: Preparation,
         *,
         window: int = 1,
-        transport: TransportName = "zenoh",
+        log: Callable[[str], None] = lambda line: None,
     ) -> None:
         if window < 1:
             raise ValueError(f"window must be at least 1, found {window}")
-        self.plan, self.window = plan, window
-        self.segments = itinerary(plan)
-        self._bundles = bundles
-        self._folder = folder
-        self._transport_name = transport
-        self._placements = _placements(plan)
-        self._controls: dict[str, Sender] = {}
+        self.plan, self.window = adviser.start(), window
+        self.duplicates = 0
+        self._adviser = adviser
+        self._numbers = itertools.count()
+        self._slots = threading.Semaphore(window)
+        self._lock = threading.Lock()
+        self._book: dict[int, _Request] = {}
+        self._target: Installation | None = None
+        self._failure: Exception | None = None
         # A request that takes this long is lost: ten times its forecast, waiting behind the window.
-        self.request_timeout_s = 30.0 + 10 * plan.cost.latency_s * window
+        self.request_timeout_s = 30.0 + 10 * self.plan.cost.latency_s * window
+        self.keeper = Keeper(self, adviser, agents, prepare, log)
 
     def __enter__(self) -> Pipeline:
-        self._pool: Pool = ThreadPool() if self._transport_name == "in-process" else ProcessPool(self._folder)
-        try:
-            self._open()
-        except BaseException:
-            self.close()
-            raise
+        self.keeper.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.keeper.stop()
+        self.fail(DeploymentError("the deployment was closed"))
 
-    def _open(self) -> None:
-        network = self._pool.transport
-        self._status: Receiver = network.receiver(STATUS, 16 * len(self._placements))
-        self._output: Receiver = network.receiver(OUTPUT, self.window + 1)
-        for device, place in self._placements.items():
-            self._pool.start(device, place)
-        self._await("ready", READY_TIMEOUT_S)
-        for device in self._placements:
-            self._controls[device] = network.sender(control(device), urgent=True)
-            self._controls[device].wait_ready(READY_TIMEOUT_S)
-            work = to_data(self._work(device))
-            self._controls[device].send(Frame(body={"order": "load", "work": work}))
-        self._await("loaded", LOAD_TIMEOUT_S)
-        self._tell("start")
-        self._await("started", READY_TIMEOUT_S)
-        self._input: Sender = network.sender(leg(0))
-        self._input.wait_ready(READY_TIMEOUT_S)
+    def submit(self, inputs: Sequence[Array]) -> Future[Answer]:
+        """Send one request, waiting while ``window`` are in flight; its answer comes in the future.
 
-    def _work(self, device: str) -> WorkOrder:
-        orders = [self._segment_order(k, one) for k, one in enumerate(self.segments) if one.device == device]
-        place = self._placements[device]
-        return WorkOrder(place.threads, place.slowdown, self.window, tuple(orders))
-
-    def _segment_order(self, place: int, segment: Segment) -> SegmentOrder:
-        inputs = self.plan.chain.boundaries[segment.boundary].batched(self.plan.batch)
-        stages = tuple(self._bundles[stage] for stage in segment.stages)
-        encodes = segment.leaves if segment.encodes else None
-        return SegmentOrder(
-            place, segment.boundary, inputs, stages, segment.link, segment.arrives, segment.decodes, encodes
-        )
-
-    def map(self, inputs: Iterable[tuple[Array, ...]]) -> Iterator[Answer]:
-        """Stream inputs through, at most ``window`` at a time; one answer each, in order.
-
-        Raises ``WorkerError`` or ``TransportError`` where the stream cannot go on.
+        Raises ``InputError`` for arrays that are not the network's inputs, and what ended the deployment.
         """
-        waiting = iter(enumerate(inputs))
-        sent = answered = 0
-        more = True
-        while more or answered < sent:
-            while more and sent - answered < self.window:
-                request, tensors = next(waiting, (sent, None))
-                more = tensors is not None
-                if tensors is not None:
-                    self._input.send(Frame(tensors, request=request))
-                    sent += 1
-            if answered < sent:
-                yield self._next(answered)
-                answered += 1
+        arrays = tuple(inputs)
+        self._check(arrays)
+        self._slots.acquire()
+        with self._lock:
+            if self._failure:
+                self._slots.release()
+                raise self._failure
+            number, request = next(self._numbers), _Request(arrays, Future())
+            self._book[number] = request
+            if self._target:
+                self._post(number, request, self._target)
+        return request.future
 
-    def _next(self, request: int) -> Answer:
-        deadline = time.monotonic() + self.request_timeout_s
-        while (frame := self._output.receive(_POLL_S)) is None:
-            self._check()
-            if time.monotonic() > deadline:
-                problem = f"request {request} got no answer within {self.request_timeout_s:.0f} s"
-                raise WorkerError(problem, "see whether the machine is overloaded, and deploy again")
-        if frame.request != request:
-            raise TransportError(f"expected the answer to request {request}, found {frame.request}")
-        check_boundary(frame, self.plan.chain.boundaries[-1].batched(self.plan.batch), len(self.plan.chain))
-        return Answer(request, frame.tensors, frame.marks)
+    def map(self, inputs: Iterable[Sequence[Array]]) -> Iterator[Answer]:
+        """Stream inputs through; one answer each, in order. Several threads may do so at once.
 
-    def _await(self, state: str, timeout_s: float) -> None:
-        """Wait until every worker has reported ``state``."""
-        missing = set(self._placements)
-        deadline = time.monotonic() + timeout_s
-        while missing:
-            report = self._report(_POLL_S)
-            if report.get("state") == state:
-                missing.discard(str(report.get("device")))
-            if missing and time.monotonic() > deadline:
-                problem = f"{', '.join(sorted(missing))} did not become {state} within {timeout_s:.0f} s"
-                raise WorkerError(problem, "see whether the machine is overloaded, and deploy again")
+        With a window of 1, the next input is read once the answer before it was taken; else a thread reads
+        ahead by as much as the window. Raises what ``submit`` does, and what reading the inputs raises.
+        """
+        if self.window == 1:
+            for number, one in enumerate(inputs):
+                yield replace(self.submit(one).result(), request=number)
+            return
+        waiting: queue.Queue[Future[Answer] | Exception | None] = queue.Queue(self.window)
+        left = threading.Event()
 
-    def _report(self, timeout_s: float) -> dict[str, object]:
-        """What a worker reports, or nothing. Raises ``WorkerError`` for a failure."""
-        frame = self._status.receive(timeout_s)
-        body = (frame.body if frame else None) or {}
-        if body.get("state") == "failed":
-            raise WorkerError(f"the worker of {body.get('device')} failed: {body.get('reason')}")
-        if frame is None:
-            self._pool.check()
-        return body
+        def feed() -> None:
+            end: Exception | None = None
+            try:
+                for one in inputs:
+                    waiting.put(self.submit(one))
+                    if left.is_set():
+                        return
+            except Exception as error:
+                end = error
+            waiting.put(end)
 
-    def _check(self) -> None:
-        while self._report(0):
-            pass
+        threading.Thread(target=feed, daemon=True).start()
+        try:
+            for number in itertools.count():
+                item = waiting.get()
+                if item is None:
+                    return
+                if isinstance(item, Exception):
+                    raise item
+                yield replace(item.result(), request=number)
+        finally:
+            left.set()
+            while not waiting.empty():  # whoever waits for room sees that nobody listens
+                waiting.get_nowait()
 
-    def _tell(self, order: str) -> None:
-        for sender in self._controls.values():
-            sender.send(Frame(body={"order": order}))
+    def answered(self, installation: Installation, frame: Frame) -> None:
+        """Take an answer; called by installations."""
+        with self._lock:
+            request = self._book.pop(frame.request, None)
+            if request is None:
+                self.duplicates += 1
+                return
+        self._slots.release()
+        plan, segments = installation.plan, installation.segments
+        marks = aligned(frame.marks, segments, installation.offsets_ns)
+        request.future.set_result(Answer(frame.request, frame.tensors, marks, plan, segments))
+        self._adviser.observe(plan, list(measured_rows(plan, segments, frame.request, marks)))
 
-    def close(self) -> None:
-        """Stop the workers and wait until they are gone."""
-        for sender in self._controls.values():
-            with contextlib.suppress(TransportError):  # it is gone already
-                sender.send(Frame(body={"order": "stop"}))
-        self._pool.stop(told=len(self._controls) == len(self._placements))
+    def direct(self, target: Installation | None, again: bool = False) -> None:
+        """Post what comes from now on to ``target``; ``again``: and all that is unanswered, in order.
+
+        Called by the keeper; None holds requests back until there is a target.
+        """
+        with self._lock:
+            self._target = target
+            if target is None:
+                return
+            for number, request in self._book.items():
+                if request.installation is not target and (again or request.installation is None):
+                    self._post(number, request, target)
+
+    def _post(self, number: int, request: _Request, target: Installation) -> None:
+        request.installation = target
+        request.attempts += 1
+        request.posted_s = time.monotonic()
+        target.post(number, request.inputs)
+
+    def waiting_for(self, installation: Installation) -> int:
+        """How many requests it has yet to answer."""
+        with self._lock:
+            return sum(request.installation is installation for request in self._book.values())
+
+    def overdue(self) -> bool:
+        """Whether a posted request should have been answered by now."""
+        latest_s = time.monotonic() - self.request_timeout_s
+        with self._lock:
+            return any(one.installation and one.posted_s < latest_s for one in self._book.values())
+
+    def exhausted(self) -> bool:
+        """Whether a request has been tried as often as it may."""
+        with self._lock:
+            return any(one.attempts >= MAX_ATTEMPTS for one in self._book.values())
+
+    def fail(self, error: Exception) -> None:
+        """End the deployment: every request that is unanswered, or comes later, raises ``error``."""
+        with self._lock:
+            self._failure = self._failure or error
+            left = list(self._book.values())
+            self._book.clear()
+            self._target = None
+        for request in left:
+            self._slots.release()
+            request.future.set_exception(error)
+
+    def _check(self, arrays: tuple[Array, ...]) -> None:
+        expected = self.plan.chain.boundaries[0].batched(self.plan.batch).tensors
+        found = tuple(TensorSpec(array.shape, array.dtype.name) for array in arrays)
+        if found != expected:
+            shown, wanted = (" + ".join(map(str, specs)) or "nothing" for specs in (found, expected))
+            raise InputError(f"a request is {wanted}, found {shown}", "give arrays of this shape and type")
 
 
-def _placements(plan: Plan) -> dict[str, Placement]:
-    """Where each device's worker runs. Raises ``DeploymentError`` for a device that is not emulated."""
-    found = {}
-    for name in plan.devices:
-        emulation = plan.fleet.device(name).emulate
-        if emulation is None:
-            raise DeploymentError(
-                f"device {name!r} is not emulated, and this version deploys to emulated devices only",
-                f"add emulate = {{ threads = 1, cpus = [0] }} under [device.{name}] and solve again",
-            )
-        found[name] = placement(emulation)
-    return found
+@contextmanager
+def opened(
+    adviser: Adviser,
+    prepare: Preparation,
+    folder: Path,
+    *,
+    window: int = 1,
+    transport: TransportName = "zenoh",
+    log: Callable[[str], None] = lambda line: None,
+) -> Iterator[Pipeline]:
+    """A pipeline over the agents of its devices, reached or started; ``folder`` takes their files."""
+    fleet = adviser.start().fleet
+    reach = thread_agents if transport == "in-process" else fleet_agents
+    with (
+        reach(fleet, adviser.devices, folder) as agents,
+        Pipeline(adviser, agents, prepare, window=window, log=log) as pipeline,
+    ):
+        yield pipeline

@@ -37,7 +37,8 @@ from runtime.agent_files import PIECE_BYTES, AgentFiles, fetch_table, send_input
 from runtime.agent_messages import Body, Failure, carried, failure
 from runtime.agent_network import AgentNetwork
 from runtime.agent_profile import check_meter, check_source
-from runtime.agents import AgentClient, fleet_agents
+from runtime.agents import AgentClient
+from runtime.fleet_agents import fleet_agents
 from runtime.fleet_profile import lanes, profile_fleet
 from runtime.transport import Hub, InProcessTransport, Transport
 from runtime.wire import Frame

@@ -12,8 +12,8 @@ from fake_clocks import CPUFREQ, Kernel, policy, state
 from test_deploy import TINY, fleet, plan
 from test_profile import make_samples, request
 
-import runtime.worker
-from planner.errors import WorkerError
+import runtime.stage_service
+from planner.errors import BundleError
 from planner.plan import Plan, Variant
 from planner.table import ProfileTable
 from profiler.clocks import Switch, sysfs
@@ -21,7 +21,9 @@ from profiler.cut import CutModel, cut_model
 from profiler.model import load_model
 from profiler.placement import available_cpus
 from profiler.session import profile
-from runtime.pipeline import Pipeline, prepare_bundles
+from runtime.adviser import StaticAdviser
+from runtime.bundles import preparation
+from runtime.pipeline import opened
 
 CLOCKS = (600_000_000.0, 1_400_000_000.0, None)
 
@@ -43,8 +45,8 @@ def clocked(cut: CutModel) -> Plan:
 
 def serve(made: Plan, cut: CutModel, folder: Path) -> int:
     inputs = [(np.zeros((1, 3, 32, 32), np.float32),) for _ in range(3)]
-    bundles = prepare_bundles(made, cut, folder)
-    with Pipeline(made, bundles, folder, window=1, transport="in-process") as pipeline:
+    prepare = preparation(cut, folder / "bundles")
+    with opened(StaticAdviser(made), prepare, folder, window=1, transport="in-process") as pipeline:
         return len(list(pipeline.map(inputs)))
 
 
@@ -62,7 +64,7 @@ def test_stages_run_at_their_clocks(cut: CutModel, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(sysfs, "write", write)
     monkeypatch.setattr(
-        runtime.worker, "Switch", functools.partial(Switch, root=root, folder=tmp_path / "state")
+        runtime.stage_service, "Switch", functools.partial(Switch, root=root, folder=tmp_path / "state")
     )
     assert serve(clocked(cut), cut, tmp_path) == 3
     assert held == [600_000, 1_400_000] * 3
@@ -72,8 +74,10 @@ def test_stages_run_at_their_clocks(cut: CutModel, tmp_path: Path, monkeypatch: 
 def test_a_device_without_the_clock_says_so(
     cut: CutModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime.worker, "Switch", functools.partial(Switch, root=tmp_path, folder=tmp_path))
-    with pytest.raises(WorkerError, match="torch fp32 600 MHz: this machine has no cpu clock to set"):
+    monkeypatch.setattr(
+        runtime.stage_service, "Switch", functools.partial(Switch, root=tmp_path, folder=tmp_path)
+    )
+    with pytest.raises(BundleError, match="torch fp32 600 MHz: this machine has no cpu clock to set"):
         serve(clocked(cut), cut, tmp_path)
 
 

@@ -35,9 +35,8 @@ from planner import (
 )
 from planner.chain import Chain
 from planner.errors import (
-    DeploymentError,
     DocumentError,
-    EdgecutError,
+    InputError,
     MismatchError,
     StorageError,
     VerificationError,
@@ -47,11 +46,13 @@ from planner.itinerary import itinerary
 from planner.run import Run
 from profiler.cut import CutModel, cut_model
 from profiler.model import load_model
+from runtime.adviser import StaticAdviser
+from runtime.bundles import preparation, prepare_bundles
 from runtime.checking import Verdict, output_error
-from runtime.deployment import DeployRequest, deploy, measured_rows
-from runtime.itinerary import StageOrder, WorkOrder
-from runtime.pipeline import Answer, Pipeline, prepare_bundles
-from runtime.worker import load_stage
+from runtime.deployment import DeployRequest, answer_rows, deploy
+from runtime.pipeline import Answer, opened
+from runtime.stage_service import load_stage
+from runtime.timing import measured_rows
 
 TINY = ModelSource("models:Tiny", inputs=(InputSpec((3, 32, 32)),))
 FAST = Link("a", "b", 1e9, latency_s=0.001, emulate=True)
@@ -136,10 +137,10 @@ def test_processes_over_zenoh(cut: CutModel, tmp_path: Path, window: int) -> Non
 
 def test_answers_keep_their_order_and_their_input(cut: CutModel, tmp_path: Path) -> None:
     made = plan(cut.chain, PLANS["there"], fleet())
-    bundles = prepare_bundles(made, cut, tmp_path)
     generator = np.random.default_rng(0)
     inputs = [(generator.normal(size=(1, 3, 32, 32)).astype(np.float32),) for _ in range(7)]
-    with Pipeline(made, bundles, tmp_path, window=3, transport="in-process") as pipeline:
+    prepare = preparation(cut, tmp_path / "bundles")
+    with opened(StaticAdviser(made), prepare, tmp_path, window=3, transport="in-process") as pipeline:
         for _ in range(2):  # a pipeline serves any number of streams
             answers = list(pipeline.map(iter(inputs)))
             assert [answer.request for answer in answers] == list(range(7))
@@ -166,9 +167,8 @@ def test_rows_by_hand(cut: CutModel) -> None:
     ms = 1_000_000
     # source: ready 0, stage 1..3, link free 4; other: ready 9, stage 10..12, link free 12; back: ready 15
     marks = tuple(ms * at for at in (0, 1, 3, 4, 9, 10, 12, 12, 15, 15))
-    rows = list(
-        measured_rows(made, itinerary(made), Answer(5, (), marks), Verdict(0.25, 0.01, None, None, None))
-    )
+    answer = Answer(5, (), marks, made, itinerary(made))
+    rows = answer_rows(made, answer, Verdict(0.25, 0.01, None, None, None))
     seconds = [
         (row.kind, row.index, round(row.measured_s * 1e3, 6), round(row.queue_s * 1e3, 6)) for row in rows
     ]
@@ -196,8 +196,7 @@ def test_rows_of_a_hop_in_a_codec_by_hand(cut: CutModel) -> None:
     ms = 1_000_000
     # source: ready 0, encode 1..3, link free 4; other: ready 9, decode 10..12, stage 13..20, free 20; back 25
     marks = tuple(ms * at for at in (0, 1, 3, 4, 9, 10, 12, 13, 20, 20, 25, 25))
-    answer, found = Answer(0, (), marks), Verdict(0.0, None, None, None, None)
-    rows = {(row.kind, row.index): row for row in measured_rows(made, itinerary(made), answer, found)}
+    rows = {(row.kind, row.index): row for row in measured_rows(made, itinerary(made), 0, marks)}
     seconds = {key: (round(row.measured_s * 1e3), round(row.queue_s * 1e3)) for key, row in rows.items()}
     assert seconds == {
         ("stage", 0): (7, 1), ("hop", 0): (9, 3), ("encode", 0): (2, 1), ("wire", 0): (5, 1),
@@ -279,7 +278,7 @@ def test_another_model_is_refused(cut: CutModel, tmp_path: Path) -> None:
 def test_a_device_that_is_not_emulated_is_refused(cut: CutModel, tmp_path: Path) -> None:
     bare = Fleet("a", "a", (Device("a"),), ())
     made = plan(cut.chain, PLANS["all on the source"], bare)
-    with pytest.raises(DeploymentError, match="not emulated"):
+    with pytest.raises(InputError, match="not emulated"):
         deploy(DeployRequest(made, tmp_path / "run"), [])
 
 
@@ -309,31 +308,55 @@ def test_an_output_that_is_no_number_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("change", ["digest", "absent", "specs"])
-def test_a_worker_checks_what_it_loads(cut: CutModel, tmp_path: Path, change: str) -> None:
+def test_an_agent_checks_what_it_loads(cut: CutModel, tmp_path: Path, change: str) -> None:
     made = plan(cut.chain, PLANS["there"], fleet())
-    order = prepare_bundles(made, cut, tmp_path)[0]
-    given = {name: getattr(order, name) for name in ("file", "sha256", "backend", "inputs", "outputs")}
-    changed = {
-        "digest": {"sha256": "0" * 64},
-        "absent": {"file": str(tmp_path / "x")},
-        "specs": {"inputs": order.outputs},
-    }
-    with pytest.raises(EdgecutError):
-        load_stage(StageOrder(**{**given, **changed[change]}), WorkOrder(1, 1.0, 1, ()))
+    bundle = prepare_bundles(made, cut, tmp_path)[0]
+    order, file = bundle.order, bundle.file
+    if change == "digest":
+        order = dataclasses.replace(order, sha256="0" * 64)
+    elif change == "specs":
+        order = dataclasses.replace(order, inputs=order.outputs)
+    else:
+        file = tmp_path / "x"
+    with pytest.raises(WorkerError):
+        load_stage(order, file, 1)
 
 
-def test_a_failing_bundle_ends_the_deployment(cut: CutModel, tmp_path: Path) -> None:
+def test_a_damaged_bundle_ends_the_deployment(cut: CutModel, tmp_path: Path) -> None:
     made = plan(cut.chain, PLANS["there"], fleet())
-    bundles = list(prepare_bundles(made, cut, tmp_path))
-    Path(bundles[1].file).write_bytes(b"broken")
+    bundles = prepare_bundles(made, cut, tmp_path)
+    bundles[1].file.write_bytes(b"broken")
     with (
-        pytest.raises(WorkerError, match="SHA-256"),
-        Pipeline(made, bundles, tmp_path, transport="in-process"),
+        pytest.raises(DocumentError, match="digest"),
+        opened(StaticAdviser(made), lambda _: bundles, tmp_path, transport="in-process"),
     ):
         pass
 
 
-def workers_of(pid: int) -> list[int]:
+def test_what_does_not_fit_is_refused_before_any_request(
+    cut: CutModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan(cut.chain, PLANS["there"], fleet())
+    monkeypatch.setattr("runtime.stage_service.available_memory_bytes", lambda: 1000)
+    with (
+        pytest.raises(WorkerError, match=r"MB of memory free.*\n.*memory_bytes = 900"),
+        opened(StaticAdviser(made), preparation(cut, tmp_path / "b"), tmp_path, transport="in-process"),
+    ):
+        pass
+
+
+def test_a_request_of_another_shape_is_refused_and_the_stream_goes_on(cut: CutModel, tmp_path: Path) -> None:
+    made = plan(cut.chain, PLANS["there"], fleet())
+    right, wrong = np.zeros((1, 3, 32, 32), np.float32), np.zeros((1, 3, 31, 32), np.float32)
+    prepare = preparation(cut, tmp_path / "bundles")
+    with opened(StaticAdviser(made), prepare, tmp_path, window=2, transport="in-process") as pipeline:
+        for bad in ((wrong,), (right, right), (right.astype(np.float64),), ()):
+            with pytest.raises(InputError, match="a request is"):
+                pipeline.submit(bad)
+        assert len(list(pipeline.map([(right,)] * 5))) == 5
+
+
+def agents_of(pid: int) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -342,7 +365,7 @@ def workers_of(pid: int) -> list[int]:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if int(fields[1]) == pid and b"worker_process" in command and fields[0] != "Z":
+            if int(fields[1]) == pid and b"agent_process" in command and fields[0] != "Z":
                 found.append(int(entry.name))
     return found
 
@@ -370,38 +393,42 @@ def start_deploy(made: Plan, folder: Path) -> subprocess.Popen[str]:
     )
 
 
+def rows_of(folder: Path) -> int:
+    table = folder / "run" / "run.csv"
+    return len(table.read_text().splitlines()) if table.exists() else 0
+
+
 def await_rows(folder: Path, count: int) -> None:
     deadline = time.monotonic() + 90
-    table = folder / "run" / "run.csv"
-    while not table.exists() or len(table.read_text().splitlines()) < count:
+    while rows_of(folder) < count:
         assert time.monotonic() < deadline, "no row was written"
         time.sleep(0.05)
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("how", ["interrupt", "kill", "worker killed"])
-def test_no_worker_is_left_behind(cut: CutModel, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("how", ["interrupt", "kill", "agent killed"])
+def test_no_agent_is_left_behind(cut: CutModel, tmp_path: Path, how: str) -> None:
     made = plan(cut.chain, PLANS["there"], fleet())
     process = start_deploy(made, tmp_path)
     with process:
         await_rows(tmp_path, 20)
-        workers = workers_of(process.pid)
+        workers = agents_of(process.pid)
         assert len(workers) == 2
-        if how == "worker killed":
+        if how == "agent killed":  # it is started again, and the stream goes on
             os.kill(workers[0], signal.SIGKILL)
-        else:
-            process.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
+            await_rows(tmp_path, 20 + rows_of(tmp_path))
+            workers += agents_of(process.pid)
+        process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert gone(workers)
     run = Run.load(tmp_path / "run")
     assert len(run.rows) >= 15
-    if how == "interrupt":
+    if how != "kill":
         assert process.returncode == 130
         assert "interrupted" in said
-    if how == "worker killed":
-        assert process.returncode == 1
-        assert "was killed by signal 9" in said or "has no receiver" in said
         assert "Traceback" not in said
+    totals = [row.request for row in run.rows if row.kind == "total"]
+    assert totals == list(range(len(totals)))
 
 
 def test_a_damaged_run_says_where(cut: CutModel, tmp_path: Path) -> None:

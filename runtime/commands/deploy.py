@@ -67,7 +67,7 @@ def deploy(
     out = console()
     try:
         with progress_bar(f"{plan.chain.source.name} on {', '.join(plan.devices)}", requests) as advance:
-            run = run_deploy(request, skipped, lambda note: advance(note != "warm-up", note))
+            run = run_deploy(request, skipped, lambda note: advance(note != "warm-up", note), out.print)
     finally:
         for problem in skipped:
             out.print(f"skipped {problem}", style="yellow", soft_wrap=True)

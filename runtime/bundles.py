@@ -1,0 +1,67 @@
+"""A plan's bundles as files, ready to be sent to the devices that run them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.documents import file_digest
+from planner.plan import Plan, Variant
+from profiler import backends
+from profiler.cut import CutModel
+from profiler.runner import Backend, Setting
+from runtime.itinerary import StageOrder
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A stage's bundle in a file here, and the order to load it there."""
+
+    file: Path
+    order: StageOrder
+
+
+# What gives the bundles of a plan, one per stage.
+Preparation = Callable[[Plan], tuple[Prepared, ...]]
+
+
+def prepare_bundles(plan: Plan, cut: CutModel, folder: Path) -> tuple[Prepared, ...]:
+    """Write each stage's bundle to ``folder``. Raises ``BundleError`` or ``StorageError``."""
+    made: dict[tuple[str, Variant], Backend] = {}
+    prepared = []
+    try:
+        for place, stage in enumerate(plan.stages):
+            name, precision = stage.variant.backend, stage.variant.precision
+            reduced = precision in ("int8", "mixed")
+            recipe = plan.recipes.get(stage.device) if reduced else None
+            setting = Setting(precision, stage.variant.fused, recipe=recipe)
+            way = stage.device, stage.variant
+            if way not in made:
+                made[way] = backends.find(name, precision)(cut, setting)
+            file = folder / f"stage-{place}.bundle"
+            made[way].save(stage.bundle, file)
+            inputs = plan.chain.boundaries[stage.bundle.start].batched(plan.batch)
+            outputs = plan.chain.boundaries[stage.bundle.stop].batched(plan.batch)
+            clock = stage.variant.frequency_hz
+            order = StageOrder(file_digest(file), name, inputs, outputs, clock, stage.memory_bytes)
+            prepared.append(Prepared(file, order))
+    finally:
+        for backend in made.values():
+            backend.close()
+    return tuple(prepared)
+
+
+def preparation(cut: CutModel, folder: Path) -> Preparation:
+    """Bundles of any plan for this model, each plan's made once, in a folder of its own."""
+    made: dict[tuple[object, ...], tuple[Prepared, ...]] = {}
+
+    def prepare(plan: Plan) -> tuple[Prepared, ...]:
+        key = tuple((stage.device, stage.bundle, stage.variant) for stage in plan.stages)
+        if key not in made:
+            place = folder / f"plan-{len(made)}"
+            place.mkdir(parents=True)
+            made[key] = prepare_bundles(plan, cut, place)
+        return made[key]
+
+    return prepare

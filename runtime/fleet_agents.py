@@ -1,0 +1,137 @@
+"""The agents of a fleet: reached at their addresses, or started here for emulated devices."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from planner.errors import InputError, StorageError
+from planner.fleet import Device, Fleet
+from runtime.agent_messages import LEASE_S
+from runtime.agent_network import AgentNetwork
+from runtime.agents import AgentClient
+from runtime.processes import STOP_TIMEOUT_S, DeviceProcess
+from runtime.transport import Hub, InProcessTransport, Transport
+
+
+class FleetAgents(Mapping[str, AgentClient]):
+    """Agents by device name, and this process's own place among them.
+
+    ``modules``: the user's own, from which agents started here may build a network.
+    """
+
+    def __init__(self, network: AgentNetwork, folder: Path, modules: Sequence[str] = ()) -> None:
+        self.network, self.transport = network, network.transport
+        self._folder, self._modules = folder, modules
+        self._clients: dict[str, AgentClient] = {}
+
+    def __getitem__(self, name: str) -> AgentClient:
+        return self._clients[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._clients)
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def add(self, device: Device, where: str, endpoint: str | None = None) -> None:
+        """An agent that is there or will come; given an ``endpoint``, one that is started here."""
+        client = AgentClient(device.name, self.network, where)
+        self._clients[device.name] = client
+        if endpoint is not None:
+            self._endpoint = endpoint
+            client.process = self._started(device)
+
+    def alive(self) -> frozenset[str]:
+        """The devices whose agent is there."""
+        return frozenset(name for name in self._clients if self.network.agents.get(name))
+
+    def restart(self, device: Device) -> bool:
+        """Start the agent of an emulated device again if it has ended; whether it had."""
+        client = self._clients[device.name]
+        if client.process is None or client.process.ended() is None:
+            return False
+        client.process.kill()
+        client.process = self._started(device)
+        return True
+
+    def stop(self) -> None:
+        """End the agents that were started here."""
+        processes = [client.process for client in self._clients.values() if client.process]
+        for process in processes:
+            process.hang_up()
+        for process in processes:
+            process.wait()
+            process.kill()
+
+    def _started(self, device: Device) -> DeviceProcess:
+        from profiler.placement import placement
+
+        place = placement(device.emulate)
+        folder = self._folder / device.name
+        arguments = ["--name", device.name, "--connect", self._endpoint, "--folder", str(folder)]
+        arguments += ["--modules", ",".join(self._modules)] if self._modules else []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            log = folder / "agent.log"
+            return DeviceProcess("runtime.agent_process", arguments, place.cpus, place.threads, log)
+        except OSError as error:
+            raise StorageError(f"cannot start an agent in {folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def fleet_agents(
+    fleet: Fleet, names: Sequence[str], folder: Path, modules: Sequence[str] = ()
+) -> Iterator[FleetAgents]:
+    """The agents of these devices: reached at their address, or started here for emulated ones.
+
+    An agent started here keeps its files in ``folder``/NAME, may import the user's ``modules`` to build
+    a network, and ends on the way out. One that cannot be reached says so at its first request. Raises
+    ``InputError`` for a device that is neither.
+    """
+    from runtime.zenoh_transport import ZenohTransport
+
+    devices = [fleet.device(name) for name in names]
+    for device in devices:
+        if device.address is None and device.emulate is None:
+            raise InputError(
+                f"device {device.name} has no address, and is not emulated",
+                f'add address = "tcp/HOST:7447" or emulate = {{}} to [device.{device.name}]',
+            )
+    addresses = [device.address for device in devices if device.address]
+    with ZenohTransport(addresses, lease_s=LEASE_S) as transport, AgentNetwork(transport) as network:
+        agents = FleetAgents(network, folder, modules)
+        try:
+            for device in devices:
+                if device.address:
+                    agents.add(device, device.address)
+                else:
+                    agents.add(device, "this machine", transport.endpoint)
+            yield agents
+        finally:
+            agents.stop()
+
+
+@contextmanager
+def thread_agents(fleet: Fleet, names: Sequence[str], folder: Path) -> Iterator[FleetAgents]:
+    """An agent per device as threads of this process; emulated placements are not applied, slowdowns are."""
+    from runtime.agent_service import make_agent
+
+    hub = Hub()
+    with ExitStack() as stack:
+
+        def joined() -> Transport:
+            return stack.enter_context(InProcessTransport(hub))
+
+        network = stack.enter_context(AgentNetwork(joined()))
+        agents = FleetAgents(network, folder)
+        for name in names:
+            agent = make_agent(name, joined(), folder / name)
+            thread = threading.Thread(target=agent.serve, name=name, daemon=True)
+            stack.callback(thread.join, STOP_TIMEOUT_S)
+            stack.callback(agent.stop)
+            thread.start()
+            agents.add(fleet.device(name), "this process")
+        yield agents

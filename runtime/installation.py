@@ -1,0 +1,213 @@
+"""One plan loaded on its agents, as the coordinator sees it.
+
+::
+
+    open      send bundles ─► load, on all devices at once ─► run ─► the first channel is there
+    post      a request's inputs; sent in order by a thread of its own
+    close     unload, as far as the agents are there
+
+It fails once, as a whole: a stage that reports an error, an agent that is gone or silent, a channel that
+ends. Then nothing more comes from it; a request that it did not answer has to be posted to another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from planner.documents import to_data
+from planner.errors import EdgecutError, TransportError, WorkerError
+from planner.itinerary import Segment, itinerary
+from planner.plan import Plan
+from profiler.runner import Array
+from runtime.agent_files import send_input
+from runtime.agent_messages import Body
+from runtime.bundles import Prepared
+from runtime.fleet_agents import FleetAgents
+from runtime.itinerary import CLOCK, LOAD, RUN, UNLOAD, SegmentOrder, WorkOrder, leg, output
+from runtime.link_probe import clock_name
+from runtime.stage_service import HEARTBEAT_S
+from runtime.wire import Frame, check_boundary
+
+LOAD_TIMEOUT_S = 300.0
+START_TIMEOUT_S = 20.0
+UNLOAD_TIMEOUT_S = 15.0
+SILENCE_TIMEOUT_S = 10 * HEARTBEAT_S
+_PINGS = 5
+_HEADER_BYTES = 1 << 16
+
+Answered = Callable[["Installation", Frame], None]
+Failed = Callable[["Installation"], None]
+
+
+class Installation:
+    """``answered`` and ``failed`` are called from threads of the installation, ``failed`` once at most.
+
+    ``suspects``: after a failure, the devices it came from, and the links that may be the cause.
+    """
+
+    def __init__(self, plan: Plan, agents: FleetAgents, window: int) -> None:
+        self.plan, self.window = plan, window
+        self.id = secrets.token_hex(8)
+        self.segments = itinerary(plan)
+        self.devices = tuple(dict.fromkeys(segment.device for segment in self.segments))
+        self.offsets_ns: dict[str, int] = {}
+        self.failure: EdgecutError | None = None
+        self.suspects: tuple[frozenset[str], frozenset[tuple[str, str]]] = frozenset(), frozenset()
+        self._agents = agents
+        self._outbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._started: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closing = False
+
+    def open(self, bundles: Sequence[Prepared], answered: Answered, failed: Failed) -> None:
+        """Load and start it. Raises what kept it from that; nothing of it stays then."""
+        self._answered, self._told = answered, failed
+        transport = self._agents.transport
+        most = 2 * self.plan.chain.wire_bytes(len(self.plan.chain), self.plan.batch) + _HEADER_BYTES
+        self._output = transport.receiver(output(self.id), self.window + 1, most)
+        self._input = transport.sender(leg(self.id, 0))
+        try:
+            with ThreadPoolExecutor(len(self.devices)) as each:
+                list(each.map(lambda device: self._load(device, bundles), self.devices))
+            for device in self.devices:
+                threading.Thread(target=self._run, args=(device,), daemon=True).start()
+            self._await_started()
+            self._input.wait_ready(START_TIMEOUT_S)
+            self.align()
+        except BaseException:
+            self.close()
+            raise
+        for part in (self._feed, self._collect):
+            threading.Thread(target=part, daemon=True).start()
+
+    def post(self, request: int, tensors: tuple[Array, ...]) -> None:
+        """Send a request's inputs, once."""
+        self._outbox.put(Frame(tensors, request=request))
+
+    def align(self) -> None:
+        """Find how far each device's clock is ahead of this one; the same clock is not asked twice."""
+        here = clock_name()
+        for device in self.devices:
+            best_ns = None
+            for _ in range(_PINGS):
+                sent_ns = time.monotonic_ns()
+                found = self._agents[device].request(CLOCK, timeout_s=START_TIMEOUT_S)
+                came_ns = time.monotonic_ns()
+                if here and found.get("clock") == here:
+                    self.offsets_ns[device] = 0
+                    break
+                there_ns = found.get("monotonic_ns")
+                if type(there_ns) is not int:
+                    raise TransportError(f"{device} does not say what its clock shows")
+                if best_ns is None or came_ns - sent_ns < best_ns:
+                    best_ns = came_ns - sent_ns
+                    self.offsets_ns[device] = there_ns - (sent_ns + came_ns) // 2
+
+    def fail(self, error: EdgecutError, device: str | None = None) -> None:
+        """Note the first failure, and tell."""
+        with self._lock:
+            if self._closing or self.failure:
+                return
+            self.failure = error
+            links = self._links(device) if isinstance(error, TransportError) and device else frozenset()
+            self.suspects = frozenset([device] if device and not links else []), links
+        self._told(self)
+
+    def close(self) -> None:
+        """Unload it wherever its agents are there, and wait for that."""
+        with self._lock:
+            self._closing = True
+        self._outbox.put(None)
+        with ThreadPoolExecutor(len(self.devices)) as each:
+            list(each.map(self._unload, self.devices))
+        self._output.close()
+        self._input.close()
+
+    def _load(self, device: str, bundles: Sequence[Prepared]) -> None:
+        agent = self._agents[device]
+        orders = [(place, one) for place, one in enumerate(self.segments) if one.device == device]
+        try:
+            for _, segment in orders:
+                for stage in segment.stages:
+                    made = bundles[stage]
+                    send_input(agent, made.file, made.order.sha256, "deploy again")
+            work = self._work(device, [self._order(place, one, bundles) for place, one in orders])
+            agent.request(LOAD, to_data(work), timeout_s=LOAD_TIMEOUT_S)
+        except EdgecutError:
+            self.suspects = frozenset([device]), frozenset()
+            raise
+
+    def _work(self, device: str, segments: Sequence[SegmentOrder]) -> WorkOrder:
+        emulation = self.plan.fleet.device(device).emulate
+        threads = emulation.threads if emulation else None
+        slowdown = emulation.slowdown if emulation else 1.0
+        return WorkOrder(self.id, threads, slowdown, self.window, tuple(segments))
+
+    def _order(self, place: int, segment: Segment, bundles: Sequence[Prepared]) -> SegmentOrder:
+        inputs = self.plan.chain.boundaries[segment.boundary].batched(self.plan.batch)
+        stages = tuple(bundles[stage].order for stage in segment.stages)
+        encodes = segment.leaves if segment.encodes else None
+        return SegmentOrder(
+            place, segment.boundary, inputs, stages, segment.link, segment.arrives, segment.decodes, encodes
+        )
+
+    def _run(self, device: str) -> None:
+        """Wait for as long as the device runs its part; how that ends tells what became of it."""
+
+        def heard(body: Body) -> None:
+            if body.get("state") == "started":
+                self._started.put(device)
+
+        try:
+            which = {"installation": self.id}
+            self._agents[device].request(RUN, which, timeout_s=SILENCE_TIMEOUT_S, progress=heard)
+            error: EdgecutError = WorkerError(f"{device} ended its part of the plan", "deploy again")
+        except EdgecutError as found:
+            error = found
+        self.fail(error, device)
+        self._started.put(None)
+
+    def _await_started(self) -> None:
+        for _ in self.devices:
+            try:
+                device = self._started.get(timeout=START_TIMEOUT_S)
+            except queue.Empty:
+                raise WorkerError(
+                    f"the plan did not start within {START_TIMEOUT_S:g} s", "deploy again"
+                ) from None
+            if device is None:
+                assert self.failure
+                raise self.failure
+
+    def _feed(self) -> None:
+        try:
+            while (frame := self._outbox.get()) is not None:
+                self._input.send(frame)
+        except EdgecutError as error:
+            self.fail(error)
+
+    def _collect(self) -> None:
+        expected = self.plan.chain.boundaries[-1].batched(self.plan.batch)
+        try:
+            while not self._closing:
+                frame = self._output.receive(HEARTBEAT_S)
+                if frame is not None:
+                    check_boundary(frame, expected, len(self.plan.chain))
+                    self._answered(self, frame)
+        except EdgecutError as error:
+            self.fail(error)
+
+    def _unload(self, device: str) -> None:
+        if device in self._agents.alive():
+            with contextlib.suppress(EdgecutError):
+                self._agents[device].request(UNLOAD, {"installation": self.id}, timeout_s=UNLOAD_TIMEOUT_S)
+
+    def _links(self, device: str) -> frozenset[tuple[str, str]]:
+        """Over which a device sends."""
+        return frozenset(one.link.pair for one in self.segments if one.device == device and one.link)
