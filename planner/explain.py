@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from planner.baselines import baselines
 from planner.chain import Bundle
-from planner.codec_table import CODECS, LOSSLESS, CodecName
+from planner.codec_table import CodecName
 from planner.errors import InputError
 from planner.explain_limits import shadow_prices
 from planner.explain_noise import Key, Noise
@@ -43,8 +43,8 @@ def explain(
 
     ``count``: of runners-up and of bundles that come close. ``distinct``: what makes a runner-up another plan:
     "devices" of some layer, "cuts" (devices or bundles), "variants" (anything, codecs and routes too). ``codecs``:
-    that hops may use; left out, those that `solve` allows, and all where the plan uses others. ``partial``: over
-    tables from which bundles are missing. ``time_limit_s``: of each search. Raises ``MismatchError`` for tables of
+    that hops may use; left out, as the plan was solved. ``partial``: over tables from which bundles are missing, too.
+    ``time_limit_s``: of each search. Raises ``MismatchError`` for tables of
     another chain, ``InputError`` for tables without what the plan runs and for a plan of least period, else as
     ``solve``.
     """
@@ -57,21 +57,11 @@ def explain(
         raise InputError(
             f"cannot list {count} plans distinct in {distinct!r}", f"one of {', '.join(DISTINCT)}"
         )
-    weights = plan.proof.weights
-    allowed, notes = _codecs(plan, codecs)
+    weights, codecs = plan.proof.weights, plan.origin.codecs if codecs is None else codecs
     model, left_out = priced(
-        *(
-            plan.chain,
-            plan.fleet,
-            table,
-            weights,
-            plan.limits,
-            plan.batch,
-            allowed,
-            plan.proof.statistic,
-            partial,
-        )
-    )
+        *(plan.chain, plan.fleet, table, weights, plan.limits, plan.batch, codecs),
+        statistic=plan.proof.statistic, partial=partial or plan.origin.partial,
+    )  # fmt: skip
     given = priced_override(replace(model, fleet=plan.fleet), plan.limits, weights, plan)
     stages, hops, cost = given.stages, given.hops, given.cost
     question = Question.of(
@@ -91,7 +81,7 @@ def explain(
         distinct=distinct,
         baselines=_baselines(question, dime_layers),
         limits=shadow_prices(question),
-        notes=(*notes, *_drift(plan, cost), *left_out),
+        notes=(*_drift(plan, cost), *left_out),
     )
     found = _measured(found, question, table, count, distinct)
     return replace(found, summary=summary(found))
@@ -176,15 +166,6 @@ def _baselines(question: Question, dime_layers: int | None) -> tuple[Rival, ...]
         )
     ]  # fmt: skip
     return tuple(sorted(found, key=lambda each: each.value))
-
-
-def _codecs(plan: Plan, codecs: Sequence[CodecName] | None) -> tuple[Sequence[CodecName] | None, list[str]]:
-    """The codecs to plan with, and a note where the plan's own tell."""
-    used = {hop.codec for hop in plan.hops}
-    default = LOSSLESS if plan.limits.min_sqnr_db is None else CODECS
-    if codecs is None and not used <= set(default):
-        return CODECS, ["the plan sends with loss without a limit on it, so every codec counts as allowed"]
-    return codecs, []
 
 
 def _drift(plan: Plan, cost: Cost) -> list[str]:

@@ -1,4 +1,4 @@
-"""What `edgecut explain` finds, as a document: edgecut.explanation/1.
+"""What `edgecut explain` finds, as a document: edgecut.explanation/2.
 
 Values are in the unit of what the plan minimises (s, J, ..., or the weighted sum).
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from planner.documents import document, read_document, write_document
 from planner.plan import Baseline, Cost, Hop, Plan, Stage
 
-SCHEMA = "edgecut.explanation/1"
+SCHEMA = "edgecut.explanation/2"
 
 
 @document()

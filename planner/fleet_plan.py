@@ -14,7 +14,7 @@ from planner.fleet import Fleet
 from planner.period import busy_s
 from planner.plan import Plan, Proof
 
-SCHEMA = "edgecut.fleetplan/1"
+SCHEMA = "edgecut.fleetplan/2"
 # Shares and utilisations as written agree with those computed anew up to this.
 _AGREEMENT = 1e-6
 

@@ -25,6 +25,7 @@ from planner.fleet_plan import FleetPlan, Share, Stream, check_names, check_rate
 from planner.graph import IntArray
 from planner.joint import Choice, choose
 from planner.limits import Criterion, Limits, Objective
+from planner.origin import Origin
 from planner.plan import Outcome, Plan, Proof
 from planner.pricing import priced
 from planner.problem import Problem
@@ -207,7 +208,7 @@ def _plan(stream: _Stream, arcs: IntArray, solver: str) -> Plan:
     recipes = {stage.device: known[stage.device] for stage in stages if stage.device in known}
     return Plan(
         demand.table.chain, stream.fleet, stream.model.batch, demand.limits, stages, hops, cost, proof,
-        notes=stream.notes, recipes=recipes,
+        notes=stream.notes, recipes=recipes, origin=Origin.of(demand.table.files, demand.codecs),
     )  # fmt: skip
 
 

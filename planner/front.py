@@ -11,13 +11,14 @@ import numpy as np
 
 from planner.baselines import baselines
 from planner.chain import Chain
-from planner.codec_table import CodecName
+from planner.codec_table import CODECS, CodecName
 from planner.cost import ROUNDING, CostModel, ceilings
 from planner.errors import InputError, PlanningError, SolverError
 from planner.fleet import Fleet
 from planner.front_points import Point, hull, normalised, spread, unbeaten, values, within
 from planner.front_search import non_dominated
 from planner.limits import Criterion, Limits
+from planner.origin import Origin
 from planner.plan import Baseline, Outcome, Plan, Proof
 from planner.pricing import priced
 from planner.problem import Problem
@@ -48,6 +49,7 @@ class Front:
     baselines: tuple[Baseline, ...]
     notes: tuple[str, ...] = ()
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
 
     def at(self, min_sqnr_db: float | None) -> list[Point]:
         """The points of this or a stricter budget that no other of these beats, by latency."""
@@ -87,7 +89,7 @@ class Front:
         }
         return Plan(
             *(self.chain, self.fleet, self.batch, limits, point.stages, point.hops, point.cost, proof),
-            *(self.baselines, self.notes, recipes),
+            *(self.baselines, self.notes, recipes, self.origin),
         )
 
 
@@ -128,6 +130,7 @@ def front(
         loosest = replace(limits, min_sqnr_db=EXACT_DB)  # lets in the codecs that lose something
     both: dict[Criterion, float] = {"latency": 1.0, "energy": 1.0}
     model, notes = priced(chain, fleet, table, both, loosest, batch, codecs, statistic)
+    used = CODECS if codecs is None and loosest.min_sqnr_db is not None else codecs
     fronts = _Fronts(model, limits, time_limit_s, solver)
     every = False
     if noise_levels is None:
@@ -142,6 +145,7 @@ def front(
     return Front(
         *(chain, fleet, model.batch, limits, tuple(found), count, every, fronts.arcs),
         *(time.perf_counter() - begun, statistic, baselines(model, {"latency": 1.0}), notes, table.recipes),
+        origin=Origin.of(table.files, used),
     )
 
 

@@ -11,6 +11,7 @@ from planner.cost import ROUNDING, CostModel
 from planner.errors import InfeasibleError, PlanningError, SolverError
 from planner.fleet import Fleet
 from planner.limits import Limits
+from planner.origin import Origin
 from planner.partial import described, gain, missing_bundles, optimistic
 from planner.plan import Plan, Proof
 from planner.table import ProfileTable
@@ -26,6 +27,7 @@ def solve_period(
     *,
     several: bool,
     statistic: str,
+    origin: Origin,
     time_limit_s: float,
     solver: str,
 ) -> Plan:
@@ -56,7 +58,9 @@ def solve_period(
     stages, hops = found.parts
     recipes = {stage.device: table.recipes[stage.device] for stage in stages if stage.device in table.recipes}
     cost, by_hand = model.price(stages, hops), baselines(model, {})
-    return Plan(table.chain, fleet, model.batch, limits, stages, hops, cost, proof, by_hand, notes, recipes)
+    return Plan(
+        *(table.chain, fleet, model.batch, limits, stages, hops, cost, proof, by_hand, notes, recipes, origin)
+    )
 
 
 def _check_period(proof: Proof, most_s: float | None) -> None:

@@ -14,9 +14,10 @@ from planner.codec_table import LOSSLESS, CodecName
 from planner.documents import document, read_document, read_text, write_document
 from planner.fleet import Fleet
 from planner.limits import CRITERIA, Criterion, Limits
+from planner.origin import Origin
 from planner.recipe import Recipe
 
-SCHEMA = "edgecut.plan/3"
+SCHEMA = "edgecut.plan/4"
 MOST_BATCH = 1_000_000
 
 
@@ -157,7 +158,7 @@ class Plan:
     """Stages in running order and the hops that join them; self-contained: it can be deployed alone.
 
     ``notes`` say what the optimum leaves out, such as a device that was not profiled. ``recipes``: how
-    each device's int8 and mixed stages are made.
+    each device's int8 and mixed stages are made. ``origin``: what it was solved from.
     """
 
     chain: Chain
@@ -171,6 +172,7 @@ class Plan:
     baselines: tuple[Baseline, ...] = ()
     notes: tuple[str, ...] = ()
     recipes: dict[str, Recipe] = field(default_factory=dict)
+    origin: Origin = Origin()
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= MOST_BATCH:

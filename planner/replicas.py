@@ -23,6 +23,7 @@ from planner.errors import InputError, PlanningError, SolverError
 from planner.fleet import Fleet
 from planner.fleet_plan import FleetPlan, Share, Stream, utilisation
 from planner.graph import BoolArray, Graph, IntArray
+from planner.origin import Origin
 from planner.path_columns import PathColumns
 from planner.period import period_s
 from planner.placement import memory_ceiling
@@ -66,7 +67,7 @@ def replicate(
         notes += (
             f"the search allowed at most {found.replicas} replicas of a stage: there are too many devices",
         )
-    return _document(fleet, table, found, statistic, notes)
+    return _document(fleet, table, found, statistic, notes, Origin.of(table.files, codecs))
 
 
 @dataclass(eq=False)
@@ -165,7 +166,7 @@ def _shares(problem: Problem, least: PathColumns) -> list[tuple[IntArray, float]
 
 
 def _document(
-    fleet: Fleet, table: ProfileTable, found: Pipeline, statistic: str, notes: tuple[str, ...]
+    fleet: Fleet, table: ProfileTable, found: Pipeline, statistic: str, notes: tuple[str, ...], origin: Origin
 ) -> FleetPlan:
     """The plans and shares, priced anew, at the highest rate that they can serve."""
     graph, model = found.problem.graph, found.problem.graph.model
@@ -185,8 +186,9 @@ def _document(
         recipes = {each.device: table.recipes[each.device] for each in stages if each.device in table.recipes}
         cost = model.price(stages, hops)
         plan = Plan(
-            table.chain, fleet, model.batch, NO_LIMITS, stages, hops, cost, own, notes=notes, recipes=recipes
-        )
+            *(table.chain, fleet, model.batch, NO_LIMITS, stages, hops, cost, own),
+            notes=notes, recipes=recipes, origin=origin,
+        )  # fmt: skip
         parts.append(Share(plan, share))
     stream = Stream(table.chain.source.name, 1.0, 1.0, tuple(parts))
     period = max(sum(by_stream.values()) for by_stream in utilisation([stream]).values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pulp.constants import VERSION
 
@@ -22,6 +22,7 @@ from planner.errors import InputError, PlanningError, SolverError
 from planner.fleet import Fleet
 from planner.graph import IntArray
 from planner.limits import CRITERIA, UNITS, Criterion, Limits, Objective
+from planner.origin import Origin
 from planner.partial import described, gain, missing_bundles, optimistic
 from planner.period_plan import solve_period
 from planner.plan import Cost, Plan, Proof
@@ -66,9 +67,10 @@ def solve(
     """
     begun = time.perf_counter()
     model, notes = priced(chain, fleet, table, objective, limits, batch, codecs, statistic, partial)
+    origin = Origin.of(table.files, codecs, partial=partial)
     if objective == "period":
         how: dict[str, Any] = {"several": several, "time_limit_s": time_limit_s, "solver": solver}
-        return solve_period(model, fleet, table, limits, notes, statistic=statistic, **how)
+        return solve_period(model, fleet, table, limits, notes, statistic=statistic, origin=origin, **how)
     problem = Problem.of(model, limits)
     built = time.perf_counter()
     weights = weights_of(objective)
@@ -113,7 +115,43 @@ def solve(
         notes += (f"{described(model, missing)}; {gain(value, bound)}",)
     by_hand = baselines(model, weights)
     recipes = {stage.device: table.recipes[stage.device] for stage in stages if stage.device in table.recipes}
-    return Plan(chain, fleet, model.batch, limits, stages, hops, cost, proof, by_hand, notes, recipes)
+    return Plan(
+        *(chain, fleet, model.batch, limits, stages, hops, cost, proof, by_hand, notes, recipes, origin)
+    )
+
+
+def solve_again(
+    plan: Plan,
+    table: ProfileTable,
+    *,
+    fleet: Fleet | None = None,
+    limits: Limits | None = None,
+    time_limit_s: float = 60.0,
+    solver: str = "cbc",
+) -> Plan:
+    """The best plan by the question that ``plan`` answers, its objective, batch, statistic and codecs, of these tables;
+    with another fleet or other limits where they are given. Raises as ``solve``."""
+    limits = plan.limits if limits is None else limits
+    return solve(
+        plan.chain,
+        fleet or plan.fleet,
+        table,
+        objective=objective_of(plan.proof),
+        limits=limits,
+        batch=plan.batch,
+        codecs=plan.origin.codecs,
+        statistic=plan.proof.statistic,
+        partial=plan.origin.partial,
+        time_limit_s=time_limit_s,
+        solver=solver,
+        several=not limits.once,  # a plan of least period says so where devices compute once
+    )
+
+
+def objective_of(proof: Proof) -> Objective | dict[Criterion, float]:
+    """What was minimised, as ``solve`` takes it."""
+    known: dict[str, Objective] = {name: name for name in get_args(Objective)}
+    return known.get(proof.objective, proof.weights)
 
 
 def weights_of(objective: Objective | Mapping[Criterion, float]) -> dict[Criterion, float]:

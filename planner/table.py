@@ -20,8 +20,9 @@ from planner.chain import Bundle, Chain
 from planner.codec_table import CodecRow, codec_file, load_codec_rows
 from planner.columns import Columns
 from planner.documents import write_text
-from planner.errors import DocumentError, MismatchError
-from planner.plan import Variant
+from planner.errors import DocumentError, InputError, MismatchError
+from planner.origin import TableFile
+from planner.plan import Plan, Variant
 from planner.recipe import Recipe
 from planner.row import COLUMNS, TEXT, ProfileRow, format_row, header, parse_rows, read_cells, row_cells
 from planner.sidecar import Environment, LeftOut, Sidecar
@@ -34,6 +35,7 @@ __all__ = [
     "format_row",
     "header",
     "parse_rows",
+    "plan_table",
     "read_cells",
     "row_cells",
     "save_table",
@@ -70,6 +72,7 @@ class ProfileTable:
     """Rows of one chain, from one or several devices, and how each device's were measured.
 
     ``rows`` may be given as ``Columns``; rows and columns are made from each other when first asked for.
+    ``files``: what they were read from; none for a table made in memory.
     """
 
     chain: Chain
@@ -79,6 +82,7 @@ class ProfileTable:
     left_out: Mapping[str, tuple[LeftOut, ...]] = field(default_factory=dict)
     active: Mapping[str, ActiveNote] = field(default_factory=dict)
     codecs: tuple[CodecRow, ...] = ()
+    files: tuple[TableFile, ...] = ()
 
     @cached_property
     def columns(self) -> Columns:
@@ -108,6 +112,7 @@ class ProfileTable:
         tables = [(file, Sidecar.load(file.with_suffix(".json"))) for file in files]
         chain = _one_chain(tables)
         with ThreadPoolExecutor(2) as pool:
+            read = list(pool.map(lambda each: TableFile.of(each[0]), tables))
             parts = list(pool.map(lambda each: read_columns(each[0], each[1].device, len(chain)), tables))
         sidecars = [sidecar for _, sidecar in tables]
         return ProfileTable(
@@ -118,7 +123,18 @@ class ProfileTable:
             {each.device: each.left_out for each in sidecars},
             {each.device: each.active for each in sidecars if each.active},
             tuple(row for file, sidecar in tables for row in _codecs(file, sidecar)),
+            tuple(read),
         )
+
+
+def plan_table(plan: Plan, plan_file: Path, given: Sequence[Path] = ()) -> ProfileTable:
+    """The tables ``given``, otherwise those that a plan was solved from, unchanged; they may have moved with it.
+
+    Raises ``InputError`` for a plan that names none, ``DocumentError`` and ``MismatchError``.
+    """
+    if not given and not plan.origin.profiles:
+        raise InputError(f"{plan_file} does not say which tables it was solved from", "pass --profiles")
+    return ProfileTable.load(given or plan.origin.find(plan_file.resolve().parent))
 
 
 def _one_chain(tables: Sequence[tuple[Path, Sidecar]]) -> Chain:

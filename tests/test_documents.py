@@ -107,7 +107,7 @@ def test_a_path_that_does_not_lead_through_is_refused(
 
 def broken(change: Callable[[Any], object]) -> str:
     """The plan's JSON after ``change`` had its way with it."""
-    data = {"schema": "edgecut.plan/3", **to_data(PLAN)}
+    data = {"schema": "edgecut.plan/4", **to_data(PLAN)}
     change(data)
     return json.dumps(data)
 
@@ -133,7 +133,7 @@ FAULTS = {
     "infinite": (broken(lambda d: d["cost"].update(latency_s=float("inf"))), "cost.latency_s"),
     "truncated": (broken(lambda d: None)[:200], "not JSON"),
     "empty": ("", "not JSON"),
-    "a list": ("[]", "expected a edgecut.plan/3 document, found list"),
+    "a list": ("[]", "expected a edgecut.plan/4 document, found list"),
     "deep": ("[" * 100_000, "is no document of ours"),
 }  # fmt: skip
 

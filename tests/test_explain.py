@@ -517,7 +517,7 @@ def test_an_explanation_round_trips(made: tuple[Plan, ProfileTable], tmp_path: P
     found.save(tmp_path / "why.json")
     assert Explanation.load(tmp_path / "why.json") == found
     data = json.loads((tmp_path / "why.json").read_text())
-    assert data["schema"] == "edgecut.explanation/1"
+    assert data["schema"] == "edgecut.explanation/2"
     (tmp_path / "why.json").write_text(json.dumps({**data, "surplus": 1}))
     with pytest.raises(DocumentError, match="surplus"):
         Explanation.load(tmp_path / "why.json")
@@ -636,7 +636,7 @@ def test_bad_input_is_answered(files: list[str], edgecut, workdir: Path) -> None
         (["plan.json", "--profiles", "nowhere.csv"], 2, "no such file"),
         (["plan.json", "--profiles", "edge.csv", "--json", "plan.json"], 2, "is no explanation"),
         (["plan.json", "--profiles", "edge.csv"], 0, "has no rows"),
-        (["plan.json"], 2, "Missing option"),
+        (["plan.json"], 2, "does not say which tables"),
     ):
         found, said = edgecut("explain", *arguments)
         assert found == code, said

@@ -355,7 +355,7 @@ def test_round_trip(tmp_path: Path) -> None:
         ('"rate_per_s": 5.0', '"rate_per_s": 6.0', "utilisation of"),
         ('"share": 1.0', '"share": 0.5', "must sum to 1"),
         ('"name": "two"', '"name": "one"', "two streams are called 'one'"),
-        ("edgecut.fleetplan/1", "edgecut.fleetplan/0", "schema"),
+        ("edgecut.fleetplan/2", "edgecut.fleetplan/0", "schema"),
     ],
 )
 def test_a_spoilt_document_is_refused(tmp_path: Path, old: str, new: str, problem: str) -> None:

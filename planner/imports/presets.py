@@ -114,6 +114,7 @@ def preset_plan(
         by_hand,
         best.notes,
         recipes,
+        best.origin,
     )
 
 

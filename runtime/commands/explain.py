@@ -17,9 +17,8 @@ from runtime.commands.options import FILE, FOLDER
     "tables",
     type=FILE,
     multiple=True,
-    required=True,
     metavar="FILE...",
-    help="Profile tables that the plan was made from, or newer ones.",
+    help="Profile tables to ask.  [default: those that the plan was solved from]",
 )
 @click.argument("more", type=FILE, nargs=-1, metavar="")
 @click.option(
@@ -41,9 +40,13 @@ from runtime.commands.options import FILE, FOLDER
     "--codecs",
     "codec_names",
     metavar="all|none|LIST",
-    help="Codecs that hops may use.  [default: as solve; all if the plan uses lossy ones]",
+    help="Codecs that hops may use.  [default: as the plan was solved]",
 )
-@click.option("--partial", is_flag=True, help="Use tables from which bundles are missing, as solve does.")
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Use tables from which bundles are missing, even if the plan did not.",
+)
 @click.option(
     "--dime-layers",
     type=click.IntRange(min=1),
@@ -78,7 +81,7 @@ def explain(
     from planner.codec_table import codecs_named
     from planner.explain import explain as find
     from planner.plan import Plan
-    from planner.table import ProfileTable
+    from planner.table import plan_table
     from runtime.explain_tables import show, write_csv
 
     plan = Plan.load(plan_file)
@@ -86,7 +89,7 @@ def explain(
         _check_output(json_file)
     found = find(
         plan,
-        ProfileTable.load([*tables, *more]),
+        plan_table(plan, plan_file, (*tables, *more)),
         count=top,
         distinct=distinct,
         codecs=codecs_named(codec_names) if codec_names is not None else None,
