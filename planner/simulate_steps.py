@@ -6,11 +6,11 @@
     ┌ turn: decode, stage, stage, encode ┐ ──────► ┌ turn: wire ┐ ── latency ──► next turn
     └ a thread, one request at a time    ┘         └ a thread   ┘
 
-This is how ``runtime.worker`` works: per segment one thread that decodes, computes and encodes, and one that
-sends. A request holds its turn from the first step to the last; for each step it waits for the device or the
-link, which all turns share, first come first served. What waits, waits in the order of arrival; only the
-window of a closed loop bounds how much. A link is free for the next message when it has taken all bytes;
-its latency comes after that.
+This is how ``runtime.segment`` works on a device without a processor to spare: what decodes, computes and
+encodes takes turns. A request holds its turn from the first step to the last; for each step it waits for the
+device or the link, which all turns share, first come first served. What waits, waits in the order of arrival;
+only the window of a closed loop bounds how much. A link is free for the next message when it has taken all
+bytes; its latency comes after that.
 """
 
 from __future__ import annotations

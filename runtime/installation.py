@@ -16,11 +16,11 @@ import contextlib
 import queue
 import secrets
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from planner.documents import to_data
+from planner.documents import from_data, to_data
 from planner.errors import EdgecutError, TransportError, WorkerError
 from planner.itinerary import Segment, itinerary
 from planner.plan import Plan
@@ -28,8 +28,9 @@ from profiler.runner import Array
 from runtime.agent_files import send_input
 from runtime.agent_messages import Body
 from runtime.bundles import Prepared
+from runtime.clock_offset import HostClock, Offset
 from runtime.fleet_agents import FleetAgents
-from runtime.itinerary import CLOCK, LOAD, RUN, UNLOAD, SegmentOrder, WorkOrder, leg, output
+from runtime.itinerary import CLOCK, LOAD, RUN, UNLOAD, SegmentOrder, Stamp, WorkOrder, leg, output
 from runtime.link_probe import clock_name
 from runtime.stage_service import HEARTBEAT_S
 from runtime.wire import Frame, check_boundary
@@ -38,7 +39,6 @@ LOAD_TIMEOUT_S = 300.0
 START_TIMEOUT_S = 20.0
 UNLOAD_TIMEOUT_S = 15.0
 SILENCE_TIMEOUT_S = 10 * HEARTBEAT_S
-_PINGS = 5
 _HEADER_BYTES = 1 << 16
 
 Answered = Callable[["Installation", Frame], None]
@@ -56,10 +56,10 @@ class Installation:
         self.id = secrets.token_hex(8)
         self.segments = itinerary(plan)
         self.devices = tuple(dict.fromkeys(segment.device for segment in self.segments))
-        self.offsets_ns: dict[str, int] = {}
         self.failure: EdgecutError | None = None
         self.suspects: tuple[frozenset[str], frozenset[tuple[str, str]]] = frozenset(), frozenset()
         self._agents = agents
+        self._clocks: dict[str, HostClock] = {}
         self._outbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._started: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -91,23 +91,32 @@ class Installation:
         self._outbox.put(Frame(tensors, request=request))
 
     def align(self) -> None:
-        """Find how far each device's clock is ahead of this one; the same clock is not asked twice."""
-        here = clock_name()
+        """Find how far each device's clock is from the one here; again and again, to see it drift."""
         for device in self.devices:
-            best_ns = None
-            for _ in range(_PINGS):
-                sent_ns = time.monotonic_ns()
-                found = self._agents[device].request(CLOCK, timeout_s=START_TIMEOUT_S)
-                came_ns = time.monotonic_ns()
-                if here and found.get("clock") == here:
-                    self.offsets_ns[device] = 0
-                    break
-                there_ns = found.get("monotonic_ns")
-                if type(there_ns) is not int:
-                    raise TransportError(f"{device} does not say what its clock shows")
-                if best_ns is None or came_ns - sent_ns < best_ns:
-                    best_ns = came_ns - sent_ns
-                    self.offsets_ns[device] = there_ns - (sent_ns + came_ns) // 2
+            clock = self._clocks.get(device)
+            if clock:
+                clock.update()
+                continue
+            here, there = clock_name(), self._clock(device)
+            shared = bool(here) and here == there.name
+            self._clocks[device] = HostClock(partial(self._stamp_ns, device), shared=shared)
+
+    @property
+    def offsets(self) -> dict[str, Offset]:
+        """Each device's clock against the one here."""
+        return {device: clock.offset for device, clock in self._clocks.items()}
+
+    def _stamp_ns(self, device: str) -> int:
+        return self._clock(device).stamp_ns
+
+    def _clock(self, device: str) -> Stamp:
+        found = self._agents[device].request(CLOCK, timeout_s=START_TIMEOUT_S)
+        return from_data(Stamp, found, f"clock of {device}")
+
+    @property
+    def one_clock(self) -> bool:
+        """Whether all devices share the clock of this process."""
+        return all(offset.drift_error == 0 == offset.offset_ns for offset in self.offsets.values())
 
     def fail(self, error: EdgecutError, device: str | None = None) -> None:
         """Note the first failure, and tell."""

@@ -89,6 +89,14 @@ class Which:
         check_installation(self.installation)
 
 
+@document()
+class Stamp:
+    """What a host's monotonic clock shows, and the name by which processes know that they share it."""
+
+    name: str
+    stamp_ns: int
+
+
 MAX_WINDOW = 1024
 
 

@@ -164,7 +164,7 @@ class Keeper:
     def _improve(self) -> None:
         now_s, current = time.monotonic(), self._current
         assert current
-        if now_s > self._aligned_s + ALIGN_S and any(current.offsets_ns.values()):
+        if now_s > self._aligned_s + ALIGN_S and not current.one_clock:
             current.align()
             self._aligned_s = now_s
         if now_s < self._advised_s + ADVICE_S:

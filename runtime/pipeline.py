@@ -172,7 +172,7 @@ class Pipeline:
                 return
         self._slots.release()
         plan, segments = installation.plan, installation.segments
-        marks = aligned(frame.marks, segments, installation.offsets_ns)
+        marks = aligned(frame.marks, segments, installation.offsets)
         request.future.set_result(Answer(frame.request, frame.tensors, marks, plan, segments))
         self._adviser.observe(plan, list(measured_rows(plan, segments, frame.request, marks)))
 

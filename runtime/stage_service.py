@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from planner.documents import file_digest, from_data
+from planner.documents import file_digest, from_data, to_data
 from planner.errors import EdgecutError, WorkerError
 from planner.fleet import Link
 from profiler import backends
@@ -42,6 +42,7 @@ from runtime.itinerary import (
     UNLOAD,
     SegmentOrder,
     StageOrder,
+    Stamp,
     Which,
     WorkOrder,
     leg,
@@ -121,8 +122,8 @@ class StageService:
         return {}
 
     def clock(self, body: Body, progress: Progress) -> Body:
-        """This host's monotonic clock, and the name by which processes know that they share it."""
-        return {"clock": clock_name(), "monotonic_ns": time.monotonic_ns()}
+        """What this host's clock shows."""
+        return dict(to_data(Stamp(clock_name(), time.monotonic_ns())))
 
     def part(self, client: str | None) -> None:
         """What a coordinator loaded and did not run ends with it."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from planner.itinerary import Segment
 from planner.plan import Plan
 from planner.run import Kind, RunRow
+from runtime.clock_offset import Offset
 
 _HOP_PARTS: tuple[Kind, ...] = ("encode", "wire", "decode")
 
@@ -18,14 +19,14 @@ def marks_of(segment: Segment) -> int:
 
 
 def aligned(
-    marks: Sequence[int], segments: Sequence[Segment], offsets_ns: Mapping[str, int]
+    marks: Sequence[int], segments: Sequence[Segment], offsets: Mapping[str, Offset]
 ) -> tuple[int, ...]:
-    """The marks on one clock: each device's less its offset, in nanoseconds."""
+    """The marks, in nanoseconds of each device's clock, on the coordinator's."""
     found: list[int] = []
     for segment in segments:
-        offset_ns = offsets_ns.get(segment.device, 0)
+        offset = offsets[segment.device]
         own = marks[len(found) : len(found) + marks_of(segment)]
-        found += [mark - offset_ns for mark in own]
+        found += map(offset.here_ns, own)
     return tuple(found)
 
 
