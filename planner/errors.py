@@ -20,6 +20,8 @@
     └── DeploymentError
         ├── TransportError            a peer is gone, a frame is malformed
         ├── WorkerError               a worker process failed or did not answer in time
+        │   ├── GoneError             the agent that was asked is gone or silent
+        │   └── StoppedError          the order was cancelled, or whoever gave it is gone
         └── VerificationError         the deployed outputs differ from the whole model's
 
 Third-party exceptions are turned into one of these where they arise.
@@ -133,6 +135,14 @@ class TransportError(DeploymentError):
 
 
 class WorkerError(DeploymentError):
+    pass
+
+
+class GoneError(WorkerError):
+    pass
+
+
+class StoppedError(WorkerError):
     pass
 
 

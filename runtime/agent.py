@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from planner.documents import from_data, to_data
-from planner.errors import EdgecutError, TransportError, WorkerError
+from planner.errors import EdgecutError, StoppedError, TransportError, WorkerError
 from runtime.agent_messages import (
     CANCEL,
     HELLO,
@@ -41,10 +41,6 @@ CLIENT_TIMEOUT_S = 5.0
 _POLL_S = 0.2
 _MAX_ORDERS = 16
 _WAITING = 64
-
-
-class StoppedError(WorkerError):
-    """The order was cancelled, or whoever gave it is gone."""
 
 
 class Progress:

@@ -1,8 +1,8 @@
-"""Files between a workstation and an agent: inputs go there by their SHA-256, tables come back.
+"""What an agent keeps on its disk, and how its tables come back.
 
 ::
 
-    FOLDER/inputs/SHA256                 arrays that arrived, in pieces of at most 4 MiB, and were checked
+    FOLDER/artifacts/SHA256              what was sent to it: inputs and bundles (see ``runtime.artifacts``)
     FOLDER/samples/ID/                   stored feature maps, made of them by the agent
     FOLDER/tables/ID/MODEL-NAME.csv      a table and what belongs to it
 
@@ -12,52 +12,19 @@ An ID is hexadecimal; no path from the network is ever used.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
-import shutil
-import threading
 from pathlib import Path
 
-from planner.documents import document, file_digest, from_data
-from planner.errors import DocumentError, InputError, StorageError, TransportError
+from planner.documents import document, from_data
+from planner.errors import InputError, StorageError, TransportError
 from runtime.agent import Agent, Progress
 from runtime.agent_messages import Body
 from runtime.agents import AgentClient
+from runtime.artifact_store import ArtifactStore
+from runtime.artifacts import ArtifactService
 
-PIECE_BYTES = 4 << 20
-MAX_FILE_BYTES = 1 << 30
-_DIGEST, _ID, _NAME = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{32}"), re.compile(r"[\w.-]{1,250}")
-
-
-@document()
-class Wanted:
-    """Which inputs the workstation will ask for."""
-
-    digests: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not all(map(_DIGEST.fullmatch, self.digests)):
-            raise ValueError("a digest has 64 hexadecimal digits")
-
-
-@document()
-class Piece:
-    """Bytes from ``offset`` of the file of ``nbytes`` that has this digest; ``data`` is base64."""
-
-    digest: str
-    nbytes: int
-    offset: int
-    data: str
-
-    def __post_init__(self) -> None:
-        if not _DIGEST.fullmatch(self.digest):
-            raise ValueError("a digest has 64 hexadecimal digits")
-        if not 0 <= self.offset < self.nbytes <= MAX_FILE_BYTES:
-            raise ValueError(
-                f"a file has at most {MAX_FILE_BYTES} bytes, found {self.offset} of {self.nbytes}"
-            )
-        if len(self.data) > PIECE_BYTES * 4 // 3 + 4:
-            raise ValueError(f"a piece has at most {PIECE_BYTES} bytes")
+PART_BYTES = 4 << 20
+_ID, _NAME = re.compile("[0-9a-f]{32}"), re.compile(r"[\w.-]{1,250}")
 
 
 @document()
@@ -90,65 +57,25 @@ def check_id(text: str) -> None:
 
 
 class AgentFiles:
-    """The agent's side."""
+    """The agent's side. ``limit_bytes``: what its artifacts may take, None for a share of the free disk.
 
-    def __init__(self, folder: Path) -> None:
+    Raises ``StorageError`` where the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int | None = None) -> None:
         self.folder = folder
-        self._lock = threading.Lock()
+        self.store = ArtifactStore(folder / "artifacts", limit_bytes)
 
     def serve(self, agent: Agent) -> None:
-        agent.handle("has", self._has)
-        agent.handle("put", self._put)
+        ArtifactService(agent, self.store)
         agent.handle("files", self._list)
         agent.handle("read", self._read)
-
-    def input(self, digest: str) -> Path:
-        return self.folder / "inputs" / digest
 
     def table(self, table: str) -> Path:
         return self.folder / "tables" / table
 
     def samples(self, samples: str) -> Path:
         return self.folder / "samples" / samples
-
-    def _has(self, body: Body, progress: Progress) -> Body:
-        wanted = from_data(Wanted, body, "has")
-        return {"missing": [each for each in wanted.digests if not self.input(each).exists()]}
-
-    def _put(self, body: Body, progress: Progress) -> Body:
-        piece = from_data(Piece, body, "put")
-        try:
-            data = base64.b64decode(piece.data, validate=True)
-        except (binascii.Error, ValueError):
-            raise InputError("a piece's data is not base64") from None
-        with self._lock:
-            try:
-                self._append(piece, data)
-            except OSError as error:
-                problem = f"cannot keep inputs in {self.folder}: {error.strerror or error}"
-                raise StorageError(problem, "free space there") from error
-        return {}
-
-    def _append(self, piece: Piece, data: bytes) -> None:
-        whole = self.input(piece.digest)
-        part = whole.with_name(f".{piece.digest}.part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        if piece.offset == 0:
-            part.unlink(missing_ok=True)
-            free = shutil.disk_usage(part.parent).free
-            if piece.nbytes > free:
-                problem = f"an input has {piece.nbytes / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
-                raise StorageError(f"{problem} at {part.parent}", "free space there")
-        size = part.stat().st_size if part.exists() else 0
-        if size != piece.offset or size + len(data) > piece.nbytes or not data:
-            raise InputError(f"expected the piece at {size} of {piece.nbytes}, found {piece.offset}")
-        with part.open("ab") as stream:
-            stream.write(data)
-        if size + len(data) == piece.nbytes:
-            if file_digest(part) != piece.digest:
-                part.unlink()
-                raise InputError("an input arrived with another content than its digest says", "try again")
-            part.replace(whole)
 
     def _list(self, body: Body, progress: Progress) -> Body:
         folder = self.table(from_data(TableFiles, body, "files").table)
@@ -163,27 +90,10 @@ class AgentFiles:
         try:
             with (self.table(part.table) / part.name).open("rb") as stream:
                 stream.seek(part.offset)
-                data = stream.read(PIECE_BYTES)
+                data = stream.read(PART_BYTES)
         except (OSError, OverflowError) as error:
             raise StorageError(f"cannot read {part.name}: {error}") from error
         return {"data": base64.b64encode(data).decode()}
-
-
-def send_input(client: AgentClient, file: Path, digest: str, remedy: str) -> None:
-    """Give the agent this file unless it has it. Raises ``DocumentError`` for a file that changed."""
-    if not client.request("has", {"digests": [digest]})["missing"]:
-        return
-    try:
-        if file_digest(file) != digest:
-            raise DocumentError(file, "", "its content differs from the manifest's digest", remedy)
-        nbytes, offset = file.stat().st_size, 0
-        with file.open("rb") as stream:
-            while data := stream.read(PIECE_BYTES):
-                body = {"digest": digest, "nbytes": nbytes, "offset": offset}
-                client.request("put", {**body, "data": base64.b64encode(data).decode()})
-                offset += len(data)
-    except OSError as error:
-        raise DocumentError(file, "", f"cannot be read: {error}", remedy) from None
 
 
 def fetch_table(client: AgentClient, table: str, stem: str, folder: Path) -> list[Path]:

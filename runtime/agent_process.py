@@ -28,12 +28,13 @@ def main(
     """Serve one emulated device."""
     pin(cpus)
 
+    from runtime.agent_files import AgentFiles
     from runtime.agent_messages import LEASE_S
     from runtime.agent_service import make_agent
     from runtime.zenoh_transport import ZenohTransport
 
     with ZenohTransport(connect, lease_s=LEASE_S) as transport:
-        agent = make_agent(name, transport, folder, modules)
+        agent = make_agent(name, transport, AgentFiles(folder), modules)
 
         def parent_gone() -> None:
             agent.stop()

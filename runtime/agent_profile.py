@@ -15,7 +15,7 @@ import numpy as np
 
 from planner.chain import Bundle, ModelSource
 from planner.documents import document, from_data, to_data
-from planner.errors import DocumentError, InputError, MismatchError, StorageError
+from planner.errors import DocumentError, InputError, MismatchError
 from planner.fleet import Emulation
 from planner.plan import Variant
 from planner.sidecar import LeftOut
@@ -167,13 +167,11 @@ class ProfileHandler:
             raise InputError(f"the model takes {len(specs)} inputs, {len(files)} were sent")
         arrays = []
         for file, spec in zip(files, specs, strict=True):
-            where = self._files.input(file.digest)
-            try:
-                array = np.load(where, mmap_mode="r", allow_pickle=False)
-            except FileNotFoundError:
-                raise StorageError(f"{self._name} lacks an input", "run the same command again") from None
-            except (OSError, ValueError) as error:
-                raise DocumentError(where, "", f"is no array: {error}") from None
+            with self._files.store.hold(file.digest) as where:
+                try:
+                    array = np.load(where, allow_pickle=False)
+                except (OSError, ValueError) as error:
+                    raise DocumentError(where, "", f"is no array: {error}") from None
             wanted = (len(order.samples), *spec.shape[1:])
             if (array.shape, array.dtype.name) != (wanted, spec.dtype):
                 problem = f"is {array.shape} {array.dtype}, the model takes {wanted} {spec.dtype}"
@@ -183,7 +181,7 @@ class ProfileHandler:
             Sample(
                 entry.source,
                 entry.digest,
-                tuple(np.array(array[place : place + 1]) for array in arrays),
+                tuple(array[place : place + 1] for array in arrays),
                 entry.label,
             )
             for place, entry in enumerate(order.samples)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,13 +18,12 @@ if TYPE_CHECKING:
     from runtime.agent_profile import ProfileHandler
 
 
-def make_agent(name: str, transport: Transport, folder: Path, modules: Collection[str] = ()) -> Agent:
-    """The agent of device ``name``; what it keeps, tables and samples, is in ``folder``.
+def make_agent(name: str, transport: Transport, files: AgentFiles, modules: Collection[str] = ()) -> Agent:
+    """The agent of device ``name``, which keeps ``files``.
 
     ``modules``: the user's own modules that it may import to build a network.
     """
     agent = Agent(name, transport, log=click.echo)
-    files = AgentFiles(folder)
     files.serve(agent)
 
     @functools.cache
@@ -38,7 +36,7 @@ def make_agent(name: str, transport: Transport, folder: Path, modules: Collectio
     agent.handle("measure", lambda body, progress: profiles().measure(body, progress), measures=True)
     agent.handle("release", lambda body, progress: profiles().release(body, progress), measures=True)
     agent.when_gone(lambda client: profiles().part(client) if profiles.cache_info().currsize else None)
-    StageService(name, transport, files.input).serve(agent)
+    StageService(name, transport, files.store).serve(agent)
     links = LinkService(transport)
     agent.handle(ECHO, links.echo)
     agent.handle(PROBE, links.probe, measures=True)

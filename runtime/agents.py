@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 
 from planner.documents import from_data, to_data
-from planner.errors import EdgecutError, TransportError, WorkerError
+from planner.errors import EdgecutError, GoneError, TransportError, WorkerError
 from runtime.agent_messages import CANCEL, HELLO, PROTOCOL, Body, Failure, Reply, Request, carried
 from runtime.agent_network import AgentNetwork
 from runtime.processes import DeviceProcess
-from runtime.transport import Sender
+from runtime.transport import Sender, Transport
 from runtime.wire import Frame
 
 REACH_TIMEOUT_S = 10.0  # an agent that is listening answers in a fraction of this
@@ -38,6 +38,10 @@ class AgentClient:
         self._sender: Sender | None = None
         self._running: set[int] = set()
 
+    @property
+    def transport(self) -> Transport:
+        return self._network.transport
+
     def request(
         self,
         order: str,
@@ -49,7 +53,7 @@ class AgentClient:
         """What the agent answers; ``progress`` gets what it tells meanwhile, on this thread.
 
         ``timeout_s``: the longest silence. Raises the agent's error as the ``EdgecutError`` that it was
-        there, ``WorkerError`` if the agent is gone or silent, ``TransportError`` if it is not reached.
+        there, ``GoneError`` if the agent is gone or silent, ``TransportError`` if it is not reached.
         Left by an exception, ``progress``'s own among them, the order is cancelled.
         """
         sender = self._reach()
@@ -97,12 +101,12 @@ class AgentClient:
             if gone:
                 if self.process:
                     self.process.wait(1.0)  # its connections close a moment before it has ended
-                raise WorkerError(
+                raise GoneError(
                     f"the agent of {self.name} {self._ended() or 'is gone'}, asked for {order}",
                     "start it again if need be, and run the same command again; it resumes",
                 )
             if time.monotonic() > deadline:
-                raise WorkerError(
+                raise GoneError(
                     f"the agent of {self.name} said nothing for {timeout_s:g} s, asked for {order}",
                     "see whether that machine hangs; then run the same command again",
                 )

@@ -117,6 +117,7 @@ def fleet_agents(
 @contextmanager
 def thread_agents(fleet: Fleet, names: Sequence[str], folder: Path) -> Iterator[FleetAgents]:
     """An agent per device as threads of this process; emulated placements are not applied, slowdowns are."""
+    from runtime.agent_files import AgentFiles
     from runtime.agent_service import make_agent
 
     hub = Hub()
@@ -128,7 +129,7 @@ def thread_agents(fleet: Fleet, names: Sequence[str], folder: Path) -> Iterator[
         network = stack.enter_context(AgentNetwork(joined()))
         agents = FleetAgents(network, folder)
         for name in names:
-            agent = make_agent(name, joined(), folder / name)
+            agent = make_agent(name, joined(), AgentFiles(folder / name))
             thread = threading.Thread(target=agent.serve, name=name, daemon=True)
             stack.callback(thread.join, STOP_TIMEOUT_S)
             stack.callback(agent.stop)

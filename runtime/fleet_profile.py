@@ -26,10 +26,11 @@ from planner.table import parse_rows
 from profiler.machine import available_cpus
 from profiler.request import ProfileRequest, ProfileSummary
 from profiler.samples import Manifest, SampleFile, read_manifest
-from runtime.agent_files import fetch_table, send_input
+from runtime.agent_files import fetch_table
 from runtime.agent_messages import Body
 from runtime.agent_profile import ProfileOrder
 from runtime.agents import AgentClient
+from runtime.artifacts import send_files
 from runtime.fleet_agents import fleet_agents
 
 SILENCE_S = 900.0  # a board that exports and quantises a large network says nothing meanwhile
@@ -173,10 +174,14 @@ class FleetWork:
 
     def send_inputs(self, client: AgentClient) -> None:
         """The stored inputs that it has not yet."""
+
+        def told(sent: int, total: int) -> None:
+            self._check_stopped(client)
+            self._show(client.name, 0.0, f"sending inputs, {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
+
         self._show(client.name, 0.0, "sending inputs")
-        for file in self._inputs():
-            where = self._template.samples / Path(file.name).name
-            send_input(client, where, file.digest, f"edgecut samples {self._template.source.arguments}")
+        files = {file.digest: self._template.samples / Path(file.name).name for file in self._inputs()}
+        send_files(client, files, f"edgecut samples {self._template.source.arguments}", told)
 
     def _inputs(self) -> tuple[SampleFile, ...]:
         return tuple(file for file in self._manifest.files if file.boundary == 0)

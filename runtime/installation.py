@@ -25,8 +25,8 @@ from planner.errors import EdgecutError, TransportError, WorkerError
 from planner.itinerary import Segment, itinerary
 from planner.plan import Plan
 from profiler.runner import Array
-from runtime.agent_files import send_input
 from runtime.agent_messages import Body
+from runtime.artifacts import send_files
 from runtime.bundles import Prepared
 from runtime.clock_offset import HostClock, Offset
 from runtime.fleet_agents import FleetAgents
@@ -65,8 +65,13 @@ class Installation:
         self._lock = threading.Lock()
         self._closing = False
 
-    def open(self, bundles: Sequence[Prepared], answered: Answered, failed: Failed) -> None:
-        """Load and start it. Raises what kept it from that; nothing of it stays then."""
+    def open(
+        self, bundles: Sequence[Prepared], answered: Answered, failed: Failed, patience_s: float = 0.0
+    ) -> None:
+        """Load and start it. Raises what kept it from that; nothing of it stays then.
+
+        ``patience_s``: so long agents that vanish while bundles are sent to them are waited for.
+        """
         self._answered, self._told = answered, failed
         transport = self._agents.transport
         most = 2 * self.plan.chain.wire_bytes(len(self.plan.chain), self.plan.batch) + _HEADER_BYTES
@@ -74,7 +79,7 @@ class Installation:
         self._input = transport.sender(leg(self.id, 0))
         try:
             with ThreadPoolExecutor(len(self.devices)) as each:
-                list(each.map(lambda device: self._load(device, bundles), self.devices))
+                list(each.map(lambda device: self._load(device, bundles, patience_s), self.devices))
             for device in self.devices:
                 threading.Thread(target=self._run, args=(device,), daemon=True).start()
             self._await_started()
@@ -138,14 +143,13 @@ class Installation:
         self._output.close()
         self._input.close()
 
-    def _load(self, device: str, bundles: Sequence[Prepared]) -> None:
+    def _load(self, device: str, bundles: Sequence[Prepared], patience_s: float) -> None:
         agent = self._agents[device]
         orders = [(place, one) for place, one in enumerate(self.segments) if one.device == device]
         try:
-            for _, segment in orders:
-                for stage in segment.stages:
-                    made = bundles[stage]
-                    send_input(agent, made.file, made.order.sha256, "deploy again")
+            stages = [bundles[stage] for _, segment in orders for stage in segment.stages]
+            files = {made.order.sha256: made.file for made in stages}
+            send_files(agent, files, "deploy again", patience_s=patience_s)
             work = self._work(device, [self._order(place, one, bundles) for place, one in orders])
             agent.request(LOAD, to_data(work), timeout_s=LOAD_TIMEOUT_S)
         except EdgecutError:

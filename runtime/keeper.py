@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from planner.errors import DeploymentError, EdgecutError
 from planner.plan import Plan
 from runtime.adviser import Adviser, Devices, Links
+from runtime.artifacts import RESUME_TIMEOUT_S
 from runtime.bundles import Preparation
 from runtime.fleet_agents import FleetAgents
 from runtime.installation import Installation
@@ -69,7 +70,7 @@ class Keeper:
         """Install the first plan. Raises what keeps it from being loaded."""
         for plan in self._adviser.prepare():
             self._prepare(plan)
-        self._current = self._install(self._adviser.start())
+        self._current = self._install(self._adviser.start(), RESUME_TIMEOUT_S)
         self._pipeline.direct(self._current)
         self._thread.start()
 
@@ -83,10 +84,11 @@ class Keeper:
             self._current.close()
             self._current = None
 
-    def _install(self, plan: Plan) -> Installation:
+    def _install(self, plan: Plan, patience_s: float = 0.0) -> Installation:
         made = Installation(plan, self._agents, self._pipeline.window)
         try:
-            made.open(self._prepare(plan), self._pipeline.answered, lambda failed: self._woken.set())
+            bundles = self._prepare(plan)
+            made.open(bundles, self._pipeline.answered, lambda failed: self._woken.set(), patience_s)
         except EdgecutError:
             self._suspect(made)
             raise

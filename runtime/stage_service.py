@@ -20,12 +20,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from planner.documents import file_digest, from_data, to_data
+from planner.documents import from_data, to_data
 from planner.errors import EdgecutError, WorkerError
 from planner.fleet import Link
 from profiler import backends
@@ -35,6 +34,7 @@ from profiler.machine import available_cpus, available_memory_bytes
 from profiler.runner import Runner, slowed
 from runtime.agent import Agent, Progress
 from runtime.agent_messages import Body
+from runtime.artifact_store import ArtifactStore
 from runtime.itinerary import (
     CLOCK,
     LOAD,
@@ -61,10 +61,10 @@ _HEADER_BYTES = 1 << 16  # what a frame has beside its tensors, amply
 
 
 class StageService:
-    """``artifact`` gives the file of a digest that was sent here."""
+    """``store`` has the bundles that were sent here; those loaded are held in it."""
 
-    def __init__(self, name: str, transport: Transport, artifact: Callable[[str], Path]) -> None:
-        self._name, self._transport, self._artifact = name, transport, artifact
+    def __init__(self, name: str, transport: Transport, store: ArtifactStore) -> None:
+        self._name, self._transport, self._store = name, transport, store
         self._installed: dict[str, _Installed] = {}
         self._lock = threading.Lock()
         self._computing = threading.Lock()
@@ -87,8 +87,9 @@ class StageService:
             made = _Installed(progress.request.client, work)
             self._installed[work.installation] = made
         try:
-            self._check_memory(work)
-            made.load(self._transport, self._computing, self._artifact)
+            files = made.hold(self._store)
+            self._check_memory(work, files)
+            made.load(self._transport, self._computing, files)
             progress.check()
         except BaseException:
             self._drop(made)
@@ -146,9 +147,9 @@ class StageService:
             self._installed.pop(made.work.installation, None)
         made.gone.set()
 
-    def _check_memory(self, work: WorkOrder) -> None:
+    def _check_memory(self, work: WorkOrder, files: dict[str, Path]) -> None:
         stages = [stage for order in work.segments for stage in order.stages]
-        needed = sum(max(stage.memory_bytes, self._nbytes(stage)) for stage in stages)
+        needed = sum(max(stage.memory_bytes, files[stage.sha256].stat().st_size) for stage in stages)
         free = available_memory_bytes()
         if needed > free:
             raise WorkerError(
@@ -156,12 +157,6 @@ class StageService:
                 f"take {needed / 1e6:.0f} MB",
                 f"set memory_bytes = {free * 9 // 10} under [device.{self._name}], and solve again",
             )
-
-    def _nbytes(self, stage: StageOrder) -> int:
-        try:
-            return self._artifact(stage.sha256).stat().st_size
-        except OSError:
-            return 0
 
 
 class _Installed:
@@ -174,10 +169,15 @@ class _Installed:
         self.failure: EdgecutError | None = None
         self._segments: list[Segment] = []
         self._pacers: dict[Link, Pacer] = {}
-        self._held = contextlib.ExitStack()  # clocks of stages that have one; channels; bundles
+        self._held = contextlib.ExitStack()  # files; clocks of stages that have one; channels; bundles
         self._closing = threading.Lock()
 
-    def load(self, transport: Transport, computing: threading.Lock, artifact: Callable[[str], Path]) -> None:
+    def hold(self, store: ArtifactStore) -> dict[str, Path]:
+        """The files of its bundles, checked, by their digests."""
+        wanted = {stage.sha256 for order in self.work.segments for stage in order.stages}
+        return {digest: self._held.enter_context(store.hold(digest)) for digest in sorted(wanted)}
+
+    def load(self, transport: Transport, computing: threading.Lock, files: dict[str, Path]) -> None:
         tune_allocator()
         work, cpus = self.work, available_cpus()
         threads = work.threads or len(cpus)
@@ -188,7 +188,7 @@ class _Installed:
         for order in work.segments:
             runners = []
             for stage in order.stages:
-                runner = load_stage(stage, artifact(stage.sha256), threads)
+                runner = load_stage(stage, files[stage.sha256], threads)
                 self._held.callback(runner.close)
                 runners.append(slowed(runner, work.slowdown))
             ends = self._receiver(transport, order), self._sender(transport, order)
@@ -232,20 +232,11 @@ class _Installed:
 
 
 def load_stage(stage: StageOrder, file: Path, threads: int) -> Runner:
-    """Load a bundle, check that it is the one ordered, and run it a few times.
+    """Load a bundle, check its tensors, and run it a few times.
 
-    Raises ``WorkerError`` for another digest or other tensors than ordered, or where memory runs out;
-    ``BundleError`` for a file that cannot be loaded or run.
+    Raises ``WorkerError`` for other tensors than ordered, or where memory runs out; ``BundleError`` for a
+    file that cannot be loaded or run.
     """
-    try:
-        found = file_digest(file)
-    except OSError as error:
-        raise WorkerError(
-            f"cannot read bundle {stage.sha256[:12]}: {error.strerror}", "deploy again"
-        ) from None
-    if found != stage.sha256:
-        problem = f"a bundle has SHA-256 {found[:12]}, ordered was {stage.sha256[:12]}"
-        raise WorkerError(problem, "deploy again")
     try:
         loaded = backends.find(stage.backend).load(file, threads)
         for side, have, want in (
@@ -253,7 +244,8 @@ def load_stage(stage: StageOrder, file: Path, threads: int) -> Runner:
             ("output", loaded.outputs, stage.outputs.tensors),
         ):
             if have != want:
-                raise WorkerError(f"bundle {found[:12]}: {side} {have}, the plan says {want}", "deploy again")
+                problem = f"bundle {stage.sha256[:12]}: {side} {have}, the plan says {want}"
+                raise WorkerError(problem, "deploy again")
         zeros = tuple(np.zeros(spec.shape, spec.dtype) for spec in loaded.inputs)
         for _ in range(_WARMUP_RUNS):
             loaded(zeros)

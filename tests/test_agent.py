@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import signal
 import subprocess
@@ -33,7 +31,7 @@ from profiler.request import ProfileRequest
 from profiler.samples import write_samples
 from profiler.timing import Protocol
 from runtime.agent import Agent, Progress
-from runtime.agent_files import PIECE_BYTES, AgentFiles, fetch_table, send_input
+from runtime.agent_files import PART_BYTES, AgentFiles, fetch_table
 from runtime.agent_messages import Body, Failure, carried, failure
 from runtime.agent_network import AgentNetwork
 from runtime.agent_profile import check_meter, check_source
@@ -324,53 +322,9 @@ def serve_files(place: Place, folder: Path) -> AgentClient:
     return place.client()
 
 
-def piece(content: bytes, **changes: Any) -> Body:
-    digest = hashlib.sha256(content).hexdigest()
-    whole = {
-        "digest": digest,
-        "nbytes": len(content),
-        "offset": 0,
-        "data": base64.b64encode(content).decode(),
-    }
-    return {**whole, **changes}
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"digest": "../../etc/passwd"},
-        {"digest": "a" * 63},
-        {"digest": "0" * 64},
-        {"nbytes": 1 << 40},
-        {"nbytes": -1},
-        {"nbytes": 2},
-        {"offset": 3},
-        {"offset": -1},
-        {"data": "!"},
-        {"data": ""},
-        {"data": "A" * (PIECE_BYTES * 2)},
-        {"data": 5},
-        {"path": "/tmp/x"},
-    ],
-)
-def test_a_piece_that_does_not_fit_is_refused(place: Place, tmp_path: Path, changes: Body) -> None:
-    client = serve_files(place, tmp_path)
-    with pytest.raises(InputError):
-        client.request("put", piece(b"tensor", **changes))
-    whole = [file for file in tmp_path.rglob("*") if file.is_file() and not file.name.endswith(".part")]
-    assert whole == []
-    client.request("put", piece(b"tensor"))
-    assert client.request("has", {"digests": [piece(b"tensor")["digest"]]}) == {"missing": []}
-
-
-def test_files_travel_in_pieces_both_ways(place: Place, tmp_path: Path) -> None:
-    content = np.random.default_rng(0).bytes(PIECE_BYTES + 1000)
-    (tmp_path / "input.npy").write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
+def test_tables_come_back(place: Place, tmp_path: Path) -> None:
+    content = np.random.default_rng(0).bytes(PART_BYTES + 1000)
     client = serve_files(place, tmp_path / "agent")
-    send_input(client, tmp_path / "input.npy", digest, "make it again")
-    send_input(client, tmp_path / "gone.npy", digest, "make it again")  # it is there: the file is not read
-    assert (tmp_path / "agent" / "inputs" / digest).read_bytes() == content
     table = tmp_path / "agent" / "tables" / ("0" * 32)
     table.mkdir(parents=True)
     (table / "net-nano.csv").write_bytes(content)
@@ -386,7 +340,6 @@ def test_files_travel_in_pieces_both_ways(place: Place, tmp_path: Path) -> None:
         ("files", {"table": "../.."}),
         ("read", {"table": "0" * 32, "name": "../../../etc/passwd", "offset": 0}),
         ("read", {"table": "0" * 32, "name": "net.csv", "offset": -1}),
-        ("has", {"digests": ["../x"]}),
     ],
 )
 def test_no_path_from_the_network_is_used(place: Place, tmp_path: Path, order: str, body: Body) -> None:
@@ -498,12 +451,15 @@ def emulated(*names: str, slow: str = "", **addresses: str) -> Fleet:
 
 
 @contextmanager
-def remote_agent(folder: Path, name: str = "nano") -> Iterator[tuple[subprocess.Popen[str], str]]:
+def remote_agent(
+    folder: Path, name: str = "nano", address: str | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`edgecut agent` on a free port, as on another machine."""
     import socket
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"tcp/127.0.0.1:{free.getsockname()[1]}"
+    if address is None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"tcp/127.0.0.1:{free.getsockname()[1]}"
     main = "import sys; from runtime.cli import main; main()"
     command = [sys.executable, "-c", main, "agent", "--name", name, "--listen", address]
     command += ["--modules", "models", "--folder", str(folder)]
@@ -648,7 +604,7 @@ def test_a_device_that_is_not_there_is_named(
 def test_an_order_to_profile_is_checked(place: Place, tmp_path: Path, order: Body) -> None:
     from runtime.agent_service import make_agent
 
-    agent = make_agent("nano", place.transport(), tmp_path)
+    agent = make_agent("nano", place.transport(), AgentFiles(tmp_path))
     thread = threading.Thread(target=agent.serve, daemon=True)
     thread.start()
     with pytest.raises(InputError, match="profile order to nano"):

@@ -22,6 +22,7 @@ from runtime import keeper as keeping
 from runtime import pipeline as pipelines
 from runtime.adviser import Devices, Links, StaticAdviser
 from runtime.agent import Agent
+from runtime.agent_files import AgentFiles
 from runtime.agent_network import AgentNetwork
 from runtime.agent_service import make_agent
 from runtime.bundles import Preparation, preparation
@@ -70,7 +71,7 @@ class Crew:
 
     def start(self, name: str) -> None:
         transport = InProcessTransport(self._hub)
-        agent = make_agent(name, transport, self._folder / name)
+        agent = make_agent(name, transport, AgentFiles(self._folder / name))
         thread = threading.Thread(target=agent.serve, daemon=True)
         self._running[name] = agent, thread, transport
         thread.start()

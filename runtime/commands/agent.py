@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from runtime.commands.options import FILE, FOLDER, parse_names
+from runtime.commands.options import FILE, FOLDER, parse_names, parse_size
 
 _PORT = 7447
 
@@ -26,6 +26,12 @@ _PORT = 7447
     help="Your own Python modules that networks may be built from, joined by commas.",
 )
 @click.option("--folder", type=FOLDER, help="What it measured and was sent.  [default: agent-NAME]")
+@click.option(
+    "--cache-limit",
+    callback=parse_size,
+    metavar="SIZE",
+    help="What the files it was sent may take, such as 8GB.  [default: half of the free disk]",
+)
 def agent(
     name: str,
     fleet: Path | None,
@@ -33,6 +39,7 @@ def agent(
     insecure: bool,
     modules: tuple[str, ...],
     folder: Path | None,
+    cache_limit: int | None,
 ) -> None:
     """Offer this machine to `edgecut profile --fleet` and other commands of a workstation.
 
@@ -55,20 +62,29 @@ def agent(
             f"trust add --insecure; else listen on tcp/127.0.0.1:{port} and let the workstation reach it by "
             f"ssh -L {port}:127.0.0.1:{port} {host if host != '0.0.0.0' else 'HOST'}"
         )
-    serve(name, where, folder or Path(f"agent-{name}"), modules)
+    serve(name, where, folder or Path(f"agent-{name}"), modules, cache_limit)
 
 
-def serve(name: str, where: str, folder: Path, modules: tuple[str, ...]) -> None:
+def serve(
+    name: str, where: str, folder: Path, modules: tuple[str, ...], cache_limit_bytes: int | None
+) -> None:
     import signal
 
+    from runtime.agent_files import AgentFiles
     from runtime.agent_messages import LEASE_S
     from runtime.agent_service import make_agent
+    from runtime.console import megabytes
     from runtime.zenoh_transport import ZenohTransport
 
+    files = AgentFiles(folder, cache_limit_bytes)
+    store = files.store
     with ZenohTransport(listen=where, lease_s=LEASE_S) as transport:
-        served = make_agent(name, transport, folder, modules)
+        served = make_agent(name, transport, files, modules)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: served.stop())
         click.echo(f"{name} listens on {where}; its files are in {folder}")
+        click.echo(
+            f"what it was sent takes {megabytes(store.nbytes)} of at most {megabytes(store.limit_bytes)} MB"
+        )
         served.serve()
     click.echo(f"{name} stopped; what it measured is in {folder}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,6 +63,23 @@ def parse_numbers(ctx: click.Context, option: click.Parameter, value: str | None
 def parse_names(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
     """Names joined by commas: torch,onnxruntime; none where the option is not given."""
     return () if value is None else tuple(dict.fromkeys(value.split(",")))
+
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)(i?)B")
+
+
+def parse_size(ctx: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """Bytes: 500MB, 8GB, 7.5GiB."""
+    if value is None:
+        return None
+    found = _SIZE.fullmatch(value)
+    nbytes = 0
+    if found:
+        number, prefix, binary = found.groups()
+        nbytes = int(float(number) * (1024 if binary else 1000) ** " kMGT".index(prefix or " "))
+    if not 0 < nbytes < 1 << 60:
+        raise click.BadParameter(f"{value!r} is no size; write it as 500MB or 8GB")
+    return nbytes
 
 
 def model_options(command: F) -> F:
