@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from planner.explanation import Explanation, Rival
-from planner.question import described, difference
+from planner.plan import described
+from planner.question import difference
 from planner.rules import KINDS
 
 # What a value is shown in, by the name of the objective.

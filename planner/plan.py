@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import field
 from enum import Enum
 from pathlib import Path
@@ -189,6 +190,11 @@ class Plan:
             names += hop.route
         return tuple(dict.fromkeys([*names, *(stage.device for stage in self.stages), self.fleet.sink]))
 
+    @property
+    def links(self) -> frozenset[tuple[str, str]]:
+        """The directed links that its hops take."""
+        return frozenset(pair for hop in self.hops for pair in itertools.pairwise(hop.route))
+
     def save(self, file: Path) -> None:
         write_document(self, file, SCHEMA)
 
@@ -203,6 +209,22 @@ class Plan:
     def load(file: Path) -> Plan:
         """Read a plan; ``DocumentError`` says where it is wrong."""
         return read_document(Plan, file, SCHEMA)
+
+
+def described(stages: Iterable[Stage]) -> str:
+    """A plan in a few words: ``edge [0, 3) → server [3, 6) [6, 8)``."""
+    runs = itertools.groupby(stages, lambda stage: stage.device)
+    return " → ".join(f"{device} {' '.join(str(stage.bundle) for stage in run)}" for device, run in runs)
+
+
+def same_path(one: Plan, other: Plan) -> bool:
+    """Whether two plans are deployed alike: the same stages and hops, whatever they are forecast to cost."""
+
+    def path(plan: Plan) -> list[object]:
+        stages = [(stage.device, stage.bundle, stage.variant) for stage in plan.stages]
+        return [*stages, *((hop.boundary, hop.route, hop.codec) for hop in plan.hops)]
+
+    return one is other or path(one) == path(other)
 
 
 def is_plan(file: Path) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +16,7 @@ from planner.fleet import Fleet
 from planner.graph import BoolArray, Graph, IntArray
 from planner.limits import Criterion, Limits
 from planner.placement import without
-from planner.plan import Baseline, Hop, Outcome, Stage
+from planner.plan import Baseline, Hop, Outcome, Stage, described
 from planner.problem import Problem
 from planner.search import search
 
@@ -210,12 +209,6 @@ def arcs_of(graph: Graph, stages: tuple[Stage, ...], hops: tuple[Hop, ...]) -> I
     if path is None or set(chosen) - set(path.tolist()):
         return None
     return path
-
-
-def described(stages: Iterable[Stage]) -> str:
-    """A plan in a few words: ``edge [0, 3) → server [3, 6) [6, 8)``."""
-    runs = itertools.groupby(stages, lambda stage: stage.device)
-    return " → ".join(f"{device} {' '.join(str(stage.bundle) for stage in run)}" for device, run in runs)
 
 
 def difference(stages: Sequence[Stage], than: Sequence[Stage]) -> str:

@@ -1,7 +1,8 @@
 """A run: one deployment of a plan, what was measured next to what was forecast.
 
 A run is a folder: ``run.json`` (the plan and how it was deployed) and ``run.csv``, one row per request
-and part of the plan (each stage, each hop, and the total).
+and part of the plan (each stage, each hop, and the total). Plans that took over on the way are in it, too: see
+``planner.run_plans``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,15 +20,16 @@ import numpy as np
 from planner.documents import document, from_data, read_document, read_text, unit_remedy, write_document
 from planner.errors import DocumentError
 from planner.plan import Plan
+from planner.run_plans import SwitchRow, load_plans, load_switches
 from planner.table import read_cells
 
-SCHEMA = "edgecut.run/3"
+SCHEMA = "edgecut.run/4"
 Kind = Literal["stage", "hop", "encode", "wire", "decode", "total"]
 
 
 @document()
 class RunRow:
-    """One part of one request.
+    """One part of one request. ``plan``: the number of the plan that answered it, 0 for the run's first.
 
     A hop in a codec has rows for ``encode``, ``wire`` and ``decode`` too, of which its own is the sum.
     ``measured_s`` is without the time spent waiting for a busy device or link, which is ``queue_s``.
@@ -50,22 +52,23 @@ class RunRow:
     bundle_error: float | None = None
     top1_agreement: float | None = None
     accuracy: float | None = None
+    plan: int = 0
 
     def __post_init__(self) -> None:
-        if self.request < 0 or self.index < 0:
-            raise ValueError("request and index are at least 0")
+        if min(self.request, self.index, self.plan) < 0:
+            raise ValueError("request, index and plan are at least 0")
         for name in ("forecast_s", "measured_s", "queue_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, found {getattr(self, name)}")
 
 
 _OPTIONAL = ("output_error", "output_noise", "bundle_error", "top1_agreement", "accuracy")
-COLUMNS = ("request", "kind", "index", "forecast_s", "measured_s", "error_s", "queue_s", *_OPTIONAL)
+COLUMNS = ("request", "plan", "kind", "index", "forecast_s", "measured_s", "error_s", "queue_s", *_OPTIONAL)
 
 
 def format_run_row(row: RunRow) -> str:
     """The row as one line of CSV; ``error_s`` is measured less forecast."""
-    cells = [row.request, row.kind, row.index, row.forecast_s, row.measured_s]
+    cells = [row.request, row.plan, row.kind, row.index, row.forecast_s, row.measured_s]
     cells += [row.measured_s - row.forecast_s, row.queue_s]
     optional = [getattr(row, name) for name in _OPTIONAL]
     buffer = io.StringIO()
@@ -121,8 +124,24 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Run:
+    """``others``: the plans beside ``info.plan``, numbered from 1; ``switches`` from one to another, in order.
+
+    What it tells of forecast and measurement is about the requests that ``info.plan`` answered.
+    """
+
     info: RunInfo
     rows: tuple[RunRow, ...]
+    others: tuple[Plan, ...] = ()
+    switches: tuple[SwitchRow, ...] = ()
+
+    def by_plan(self) -> list[Run]:
+        """What each plan answered, as a run of its own; plans that answered nothing are left out."""
+        found = []
+        for number, plan in enumerate((self.info.plan, *self.others)):
+            rows = tuple(replace(row, plan=0) for row in self.rows if row.plan == number)
+            if rows:
+                found.append(Run(replace(self.info, plan=plan), rows))
+        return found
 
     def comparisons(self) -> list[Comparison]:
         """Stages and hops in running order, a hop's parts after it, the total last. Spread: 5th to 95th percentile."""
@@ -144,7 +163,7 @@ class Run:
         return [*found, self._compare("total", 0, "total")]
 
     def _compare(self, kind: Kind, index: int, label: str) -> Comparison:
-        rows = [row for row in self.rows if (row.kind, row.index) == (kind, index)]
+        rows = [row for row in self.rows if (row.plan, row.kind, row.index) == (0, kind, index)]
         if not rows:
             raise DocumentError(
                 "run.csv", "", f"no row for {kind} {index} ({label})", "deploy the plan again"
@@ -161,7 +180,7 @@ class Run:
     def verdict(self) -> str:
         """How close the forecast came, in one sentence."""
         total = self._compare("total", 0, "total")
-        count = sum(row.kind == "total" for row in self.rows)
+        count = sum((row.plan, row.kind) == (0, "total") for row in self.rows)
         waiting = f", without {total.queue_s * 1e3:.2f} ms of waiting" if self.info.concurrency > 1 else ""
         return (
             f"forecast {total.forecast_s * 1e3:.2f} ms, measured {total.measured_s * 1e3:.2f} ms "
@@ -207,7 +226,10 @@ class Run:
         rows = [
             _parse(cells, file, number) for number, cells in enumerate(read_cells(lines[1:], file), start=2)
         ]
-        return Run(info, tuple(rows))
+        others, switches = load_plans(folder), load_switches(folder)
+        if any(row.plan > len(others) for row in rows):
+            raise DocumentError(file, "column plan", f"names a plan beyond plan-{len(others)}.json")
+        return Run(info, tuple(rows), tuple(others), tuple(switches))
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -232,6 +254,7 @@ def _parse(cells: list[str], file: Path, number: int) -> RunRow:
     try:
         data = {
             "request": int(given["request"]),
+            "plan": int(given["plan"]),
             "kind": given["kind"],
             "index": int(given["index"]),
             "forecast_s": float(given["forecast_s"]),

@@ -17,7 +17,7 @@ from planner.baselines import baselines
 from planner.chain import Chain
 from planner.codec_table import CodecName
 from planner.conflict import explain_conflict
-from planner.cost import ceilings
+from planner.cost import CostModel, ceilings
 from planner.errors import InputError, PlanningError, SolverError
 from planner.fleet import Fleet
 from planner.graph import IntArray
@@ -67,7 +67,29 @@ def solve(
     """
     begun = time.perf_counter()
     model, notes = priced(chain, fleet, table, objective, limits, batch, codecs, statistic, partial)
-    origin = Origin.of(table.files, codecs, partial=partial)
+    how: dict[str, Any] = {"time_limit_s": time_limit_s, "solver": solver, "several": several}
+    how |= {"objective": objective, "limits": limits, "statistic": statistic, "begun": begun}
+    return solve_priced(model, fleet, table, notes, Origin.of(table.files, codecs, partial=partial), **how)
+
+
+def solve_priced(
+    model: CostModel,
+    fleet: Fleet,
+    table: ProfileTable,
+    notes: tuple[str, ...],
+    origin: Origin,
+    *,
+    objective: Objective | Mapping[Criterion, float],
+    limits: Limits,
+    statistic: str = "mean",
+    time_limit_s: float = 60.0,
+    solver: str = "cbc",
+    several: bool = False,
+    begun: float | None = None,
+) -> Plan:
+    """``solve`` at the prices of ``model``, whose fleet lacks the links that ``limits`` exclude; ``fleet`` is the
+    plan's. ``begun``: when building the prices began, by `time.perf_counter`."""
+    begun = time.perf_counter() if begun is None else begun
     if objective == "period":
         how: dict[str, Any] = {"several": several, "time_limit_s": time_limit_s, "solver": solver}
         return solve_period(model, fleet, table, limits, notes, statistic=statistic, origin=origin, **how)
@@ -116,7 +138,7 @@ def solve(
     by_hand = baselines(model, weights)
     recipes = {stage.device: table.recipes[stage.device] for stage in stages if stage.device in table.recipes}
     return Plan(
-        *(chain, fleet, model.batch, limits, stages, hops, cost, proof, by_hand, notes, recipes, origin)
+        *(model.chain, fleet, model.batch, limits, stages, hops, cost, proof, by_hand, notes, recipes, origin)
     )
 
 

@@ -1,10 +1,11 @@
-"""Who says which plan to run on what is there."""
+"""Who says which plan to run on what is there. An adviser never acts: ``runtime.keeper`` asks it, and installs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
+from planner.conditions import Conditions
 from planner.plan import Plan
 from planner.run import RunRow
 
@@ -25,7 +26,10 @@ class Adviser(Protocol):
         """Work out the plans for when one device is gone; called before the first request."""
 
     def without(self, devices: Devices, links: Links) -> Plan | None:
-        """The best plan while these are gone; None where there is none."""
+        """The best plan while these are gone; None where there is none, and ``obstacle`` says why."""
+
+    def obstacle(self, devices: Devices, links: Links) -> str:
+        """Why there is no plan while these are gone; empty where there is one."""
 
     def observe(self, plan: Plan, rows: Sequence[RunRow]) -> None:
         """Hear what an answered request took; returns at once."""
@@ -51,8 +55,12 @@ class StaticAdviser:
         return ()
 
     def without(self, devices: Devices, links: Links) -> Plan | None:
-        route = {pair for hop in self._plan.hops for pair in zip(hop.route, hop.route[1:], strict=False)}
-        return None if devices & set(self._plan.devices) or links & route else self._plan
+        return None if Conditions(devices, links).used_by(self._plan) else self._plan
+
+    def obstacle(self, devices: Devices, links: Links) -> str:
+        if self.without(devices, links):
+            return ""
+        return f"the only plan needs what is gone: {Conditions(devices, links).gone}"
 
     def observe(self, plan: Plan, rows: Sequence[RunRow]) -> None:
         """Nothing that it hears changes its plan."""

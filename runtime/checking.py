@@ -11,14 +11,14 @@ import torch
 
 from planner.chain import Bundle
 from planner.codec_table import CodecName
-from planner.plan import Plan
+from planner.plan import Plan, same_path
 from profiler import backends
 from profiler.accuracy import accuracy, agreement, classes
 from profiler.bundles import FP32_TOLERANCE, largest_error
 from profiler.codecs import pack, unpack
 from profiler.cut import CutModel
 from profiler.runner import Array, Runner
-from runtime.bundles import Prepared
+from runtime.bundles import Preparation, Prepared
 
 Arrays = tuple[Array, ...]
 
@@ -73,17 +73,44 @@ class Expectation:
         return right / known if known else None
 
 
+class Judges:
+    """What each plan of a deployment should answer, worked out when it is first asked for."""
+
+    def __init__(
+        self,
+        cut: CutModel,
+        prepare: Preparation,
+        inputs: Sequence[Arrays],
+        labels: Sequence[Sequence[int | None]],
+    ) -> None:
+        self._prepare, self._inputs, self._labels = prepare, inputs, labels
+        self._whole = _whole(cut, inputs)
+        self._known: list[tuple[Plan, Expectation]] = []
+
+    def of(self, plan: Plan) -> Expectation:
+        for known, found in self._known:
+            if same_path(known, plan):
+                return found
+        made = expectation(plan, self._prepare(plan), self._inputs, self._labels, self._whole)
+        self._known.append((plan, made))
+        return made
+
+
+def _whole(cut: CutModel, inputs: Sequence[Arrays]) -> list[Arrays]:
+    """What the fp32 network makes of every batch."""
+    module = cut.module(Bundle(0, len(cut.chain)))
+    with torch.inference_mode():
+        return [tuple(value.numpy() for value in module(*map(torch.from_numpy, batch))) for batch in inputs]
+
+
 def expectation(
     plan: Plan,
-    cut: CutModel,
     bundles: Sequence[Prepared],
     inputs: Sequence[Arrays],
     labels: Sequence[Sequence[int | None]],
+    whole: Sequence[Arrays],
 ) -> Expectation:
-    """Run every batch through the fp32 network, and through the plan's own stages where they differ."""
-    module = cut.module(Bundle(0, len(cut.chain)))
-    with torch.inference_mode():
-        whole = [tuple(value.numpy() for value in module(*map(torch.from_numpy, batch))) for batch in inputs]
+    """Run every batch through the plan's own stages where they differ from the fp32 network's outputs ``whole``."""
     if plan.exact:
         return Expectation(whole, labels, None, FP32_TOLERANCE)
     tolerances = [_TOLERANCE[stage.variant.precision] for stage in plan.stages]

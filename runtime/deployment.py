@@ -16,13 +16,14 @@ import numpy as np
 from planner.errors import MismatchError, StorageError, VerificationError
 from planner.plan import Plan
 from planner.run import Run, RunInfo, RunRow, format_run_row, run_header
+from planner.run_plans import RunPlans, SwitchRow
 from profiler.cut import CutModel, cut_model
 from profiler.inputs import model_samples
 from profiler.model import load_model
 from profiler.runner import Array
-from runtime.adviser import StaticAdviser
+from runtime.adviser import Adviser, StaticAdviser
 from runtime.bundles import preparation
-from runtime.checking import Expectation, Verdict, expectation
+from runtime.checking import Expectation, Judges, Verdict
 from runtime.pipeline import Answer, Pipeline, TransportName, opened
 from runtime.timing import measured_rows
 
@@ -34,7 +35,7 @@ class DeployRequest:
     """What to send through a plan, and where to record it.
 
     ``inputs``: images or arrays (see ``profiler.inputs``), None for the default ones. ``labels``: the file
-    that gives their classes.
+    that gives their classes. ``adviser``: what other plans it may switch to, None for none.
     """
 
     plan: Plan
@@ -44,6 +45,7 @@ class DeployRequest:
     requests: int = 50
     concurrency: int = 1
     transport: TransportName = "zenoh"
+    adviser: Adviser | None = None
 
 
 def deploy(
@@ -66,9 +68,10 @@ def deploy(
     with tempfile.TemporaryDirectory(prefix="edgecut-deploy-") as name:
         folder = Path(name)
         prepare = preparation(cut, folder / "bundles")
-        expected = expectation(plan, cut, prepare(plan), inputs, labels)
+        judges = Judges(cut, prepare, inputs, labels)
+        judges.of(plan)
         with opened(
-            StaticAdviser(plan),
+            request.adviser or StaticAdviser(plan),
             prepare,
             folder,
             window=request.concurrency,
@@ -77,15 +80,20 @@ def deploy(
         ) as pipeline:
             for _ in pipeline.map(itertools.islice(itertools.cycle(inputs), _WARMUP_REQUESTS)):
                 progress("warm-up")
-            run = _stream(request, pipeline, inputs, expected, progress)
+            run = _stream(request, pipeline, inputs, judges, progress)
+        for part in run.by_plan():
+            _verify(part, judges.of(part.info.plan), request.output)
+    return run
+
+
+def _verify(run: Run, expected: Expectation, folder: Path) -> None:
     if run.deviation > expected.tolerance:
         what = "the whole model's" if expected.bundles is None else "those of the plan's bundles run here"
         raise VerificationError(
             f"the deployed outputs differ from {what} by {run.deviation:.1e} of the largest output, "
-            f"tolerated are {expected.tolerance:.0e}; the run is in {request.output}",
+            f"tolerated are {expected.tolerance:.0e}; the run is in {folder}",
             "try another backend for the stages, one at a time",
         )
-    return run
 
 
 def _inputs(
@@ -115,12 +123,19 @@ def _stream(
     request: DeployRequest,
     pipeline: Pipeline,
     inputs: Sequence[tuple[Array, ...]],
-    expected: Expectation,
+    judges: Judges,
     progress: Callable[[str], None],
 ) -> Run:
     """Send the requests and write each answer's rows as it comes; an interrupted run is a shorter one."""
     plan, folder = request.plan, request.output
+    expected, plans = judges.of(plan), RunPlans(folder, plan)
     rows: list[RunRow] = []
+    switches: list[SwitchRow] = []
+
+    def note() -> None:
+        for each in pipeline.keeper.switches[len(switches) :]:
+            switches.append(plans.switched(each.at, each.plan, each.reason))
+
     started, begun = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
 
     def info() -> RunInfo:
@@ -145,21 +160,23 @@ def _stream(
             try:
                 stream = itertools.islice(itertools.cycle(inputs), request.requests)
                 for answer in pipeline.map(stream):
-                    verdict = expected.judge(answer.request % len(inputs), answer.outputs)
-                    found = answer_rows(plan, answer, verdict)
+                    verdict = judges.of(answer.plan).judge(answer.request % len(inputs), answer.outputs)
+                    found = answer_rows(plans.number(answer.plan), answer, verdict)
                     table.writelines(map(format_run_row, found))
                     table.flush()
                     rows += found
+                    note()
                     progress(f"{found[-1].measured_s * 1e3:.1f} ms")
             finally:
+                note()
                 info().save(folder / "run.json")
     except OSError as error:
         raise StorageError(f"cannot write the run to {folder}: {error}", "pass another --output") from error
-    return Run(info(), tuple(rows))
+    return Run(info(), tuple(rows), tuple(plans.plans[1:]), tuple(switches))
 
 
-def answer_rows(plan: Plan, answer: Answer, found: Verdict) -> list[RunRow]:
-    """What the run records of an answer; of one that another plan gave, only the whole."""
+def answer_rows(plan: int, answer: Answer, found: Verdict) -> list[RunRow]:
+    """What the run records of an answer that its plan number ``plan`` gave."""
     rows = list(measured_rows(answer.plan, answer.segments, answer.request, answer.marks))
     rows[-1] = dataclasses.replace(rows[-1], **dataclasses.asdict(found))
-    return rows if answer.plan == plan else rows[-1:]
+    return [dataclasses.replace(row, plan=plan) for row in rows]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from planner.explain_words import amount, quantity
 from planner.explanation import Challenger, Endurance, Explanation, Rival, ShadowPrice, Step
-from planner.question import described, difference
+from planner.plan import described
+from planner.question import difference
 from planner.rules import KINDS
 from runtime.console import console, millijoules, milliseconds, table
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runtime.commands.adviser_options import Advice, adviser_options
 from runtime.commands.options import FILE, FOLDER
 
 if TYPE_CHECKING:
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="A process per device over loopback, or threads of this one.",
 )
+@adviser_options
 @click.option("-o", "--output", type=FOLDER, help="Folder of the run.  [default: runs/MODEL-TIME]")
 def deploy(
     plan_file: Path,
+    advice: Advice,
     inputs: Path | None,
     labels: Path | None,
     requests: int,
@@ -47,9 +50,10 @@ def deploy(
     transport: Any,
     output: Path | None,
 ) -> None:
-    """Run PLAN with one worker per emulated device, and record forecast beside measurement.
+    """Run PLAN on its devices' agents, and record forecast beside measurement.
 
-    Every output is compared with the whole model's. The run is a folder that `edgecut report` reads.
+    Every output is compared with the whole model's. The run is a folder that `edgecut report` reads. Where a device
+    fails, or another plan becomes better, that one takes over.
     """
     from planner.plan import Plan
 
@@ -62,16 +66,25 @@ def deploy(
 
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = output or Path("runs") / f"{plan.chain.source.label}-{stamp}"
-    request = DeployRequest(plan, folder, inputs, labels, requests, concurrency, transport)
-    skipped: list[str] = []
     out = console()
+    adviser = advice.adviser(plan, plan_file, lambda line: out.print(line, style="yellow", soft_wrap=True))
+    request = DeployRequest(plan, folder, inputs, labels, requests, concurrency, transport, adviser)
+    skipped: list[str] = []
     try:
         with progress_bar(f"{plan.chain.source.name} on {', '.join(plan.devices)}", requests) as advance:
-            run = run_deploy(request, skipped, lambda note: advance(note != "warm-up", note), out.print)
+            run = run_deploy(
+                request,
+                skipped,
+                lambda note: advance(note != "warm-up", note),
+                lambda line: out.print(line, soft_wrap=True),
+            )
     finally:
         for problem in skipped:
             out.print(f"skipped {problem}", style="yellow", soft_wrap=True)
-    show_run(run)
+    for part in run.by_plan():
+        show_run(part)
+    for switch in run.switches:
+        out.print(f"{switch.at}: {switch.reason}; now {switch.stages}", soft_wrap=True)
     out.print(f"wrote {folder}", soft_wrap=True)
 
 
