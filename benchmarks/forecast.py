@@ -15,7 +15,7 @@ from planner import Fleet, ModelSource, ProfileTable, Variant, load_fleet
 from planner.solver import solve
 from profiler import ProfileRequest, Protocol, cut_model, load_model, placement, profile, write_samples
 from profiler.inputs import model_samples
-from runtime import DeployRequest, deploy
+from runtime.deployment import DeployRequest, deploy
 
 FLEET = Path(__file__).parent.parent / "samples" / "fleets" / "edge-server-wifi.toml"
 

@@ -31,7 +31,7 @@ from planner.link_fit import LinkFit
 from planner.link_report import MeasuredLink
 from profiler import cut_model, load_model
 from profiler.machine import available_cpus
-from runtime import DeployRequest, deploy
+from runtime.deployment import DeployRequest, deploy
 from runtime.link_measure import measure_fleet
 from runtime.link_probe import ProbeProtocol
 

@@ -23,7 +23,7 @@ from planner.simulate_run import simulate
 from planner.simulate_scenario import Arrivals, Scenario
 from planner.simulate_steps import read_samples
 from planner.solver import solve
-from runtime import DeployRequest, deploy
+from runtime.deployment import DeployRequest, deploy
 
 REQUESTS = 60
 

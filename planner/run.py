@@ -38,7 +38,8 @@ class RunRow:
     output, relative to its largest value. ``bundle_error``: the same against the plan's bundles run in
     one process, where the plan loses something: a stage below fp32, a lossy codec. ``output_noise``: power
     of the difference from the fp32 model's output over that output's. ``top1_agreement`` with the fp32 model and
-    ``accuracy`` are shares of the request's samples.
+    ``accuracy`` are shares of the request's samples, ``whole_accuracy`` is the fp32 model's. They are None in
+    requests that were not compared.
     """
 
     request: int
@@ -52,6 +53,7 @@ class RunRow:
     bundle_error: float | None = None
     top1_agreement: float | None = None
     accuracy: float | None = None
+    whole_accuracy: float | None = None
     plan: int = 0
 
     def __post_init__(self) -> None:
@@ -62,7 +64,14 @@ class RunRow:
                 raise ValueError(f"{name} must be at least 0 and finite, found {getattr(self, name)}")
 
 
-_OPTIONAL = ("output_error", "output_noise", "bundle_error", "top1_agreement", "accuracy")
+_OPTIONAL = (
+    "output_error",
+    "output_noise",
+    "bundle_error",
+    "top1_agreement",
+    "accuracy",
+    "whole_accuracy",
+)
 COLUMNS = ("request", "plan", "kind", "index", "forecast_s", "measured_s", "error_s", "queue_s", *_OPTIONAL)
 
 
@@ -86,8 +95,7 @@ def run_header() -> str:
 class RunInfo:
     """How a plan was deployed.
 
-    ``tolerance`` bounds ``Run.deviation`` of a verified run. ``whole_accuracy``: of the fp32 model on the
-    same inputs, where their classes are known.
+    ``tolerance`` bounds ``Run.deviation`` of a verified run.
     """
 
     plan: Plan
@@ -97,10 +105,13 @@ class RunInfo:
     tolerance: float
     wall_s: float
     requests: int
-    whole_accuracy: float | None = None
 
     def save(self, file: Path) -> None:
         write_document(self, file, SCHEMA)
+
+    @staticmethod
+    def load(file: Path) -> RunInfo:
+        return read_document(RunInfo, file, SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -211,6 +222,17 @@ class Run:
     def accuracy(self) -> float | None:
         return _mean(self._totals("accuracy"))
 
+    @property
+    def whole_accuracy(self) -> float | None:
+        """Of the fp32 model on the same samples; None where not all were compared."""
+        found = self._totals("whole_accuracy")
+        return _mean(found) if len(found) == len(self._totals("accuracy")) else None
+
+    @property
+    def checked(self) -> int:
+        """How many answers were compared with what they should be."""
+        return len(self._totals("output_error"))
+
     def _totals(self, name: str) -> list[float]:
         values = [getattr(row, name) for row in self.rows]
         return [value for value in values if value is not None]
@@ -218,7 +240,7 @@ class Run:
     @staticmethod
     def load(folder: Path) -> Run:
         """Read a run; ``DocumentError`` says where it is wrong. A half-written last row is left out."""
-        info = read_document(RunInfo, folder / "run.json", SCHEMA)
+        info = RunInfo.load(folder / "run.json")
         file = folder / "run.csv"
         text = read_text(file)
         lines = text[: text.rfind("\n") + 1].splitlines()

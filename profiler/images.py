@@ -33,26 +33,39 @@ class Picture:
     pixels: Image.Image
 
 
+def folder_files(folder: Path) -> list[Path]:
+    """The folder's JPEG and PNG files by name. Raises ``ImageError`` where there is no such folder."""
+    if not folder.is_dir():
+        raise ImageError(f"no such image folder: {folder}", "pass a folder of JPEG or PNG files")
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
+
+
+def open_picture(file: Path) -> Picture:
+    """The image in a file. Raises ``ImageError``."""
+    try:
+        with Image.open(file) as opened:
+            pixels = _rgb(opened)
+    except _UNREADABLE as error:
+        raise ImageError(f"{file}: {error}") from None
+    return _picture(str(file), pixels)
+
+
 def folder_pictures(folder: Path, count: int | None, skipped: list[str]) -> Iterator[Picture]:
     """The folder's JPEG and PNG images by name; unreadable ones are added to ``skipped``.
 
     Raises ``ImageError`` where there is none.
     """
-    if not folder.is_dir():
-        raise ImageError(f"no such image folder: {folder}", "pass a folder of JPEG or PNG files")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
     found = 0
-    for file in files:
+    for file in folder_files(folder):
         if count is not None and found >= count:
             return
         try:
-            with Image.open(file) as opened:
-                pixels = _rgb(opened)
-        except _UNREADABLE as error:
-            skipped.append(f"{file}: {error}")
+            picture = open_picture(file)
+        except ImageError as error:
+            skipped.append(error.message)
             continue
         found += 1
-        yield _picture(str(file), pixels)
+        yield picture
     if not found:
         problem = f"{len(skipped)} unreadable" if skipped else "none there"
         raise ImageError(f"no JPEG or PNG image can be read in {folder}: {problem}", "pass another folder")

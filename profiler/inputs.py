@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import zipfile
-import zlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.format import MAGIC_PREFIX
 
 from planner.errors import DocumentError, InputError, ModelError
+from profiler.arrays import ArrayFile
 from profiler.model import LoadedModel
 from profiler.runner import Array
 
 # As many as there are default images.
 DEFAULT_COUNT = 20
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    MemoryError,
-)
 
 
 @dataclass(frozen=True)
@@ -97,43 +87,8 @@ def _random_samples(model: LoadedModel, count: int) -> Iterator[Sample]:
 
 
 def _array_samples(model: LoadedModel, file: Path, count: int | None) -> Iterator[Sample]:
-    names = [given.name or f"arg_{place}" for place, given in enumerate(model.inputs)]
-    stored = _read_arrays(file, names)
-    columns = []
-    for name, given in zip(names, model.inputs, strict=True):
-        array, wanted = stored[name], given.spec
-        fits = array.shape[1:] == wanted.shape[1:] and array.ndim and len(array)
-        if not fits or not np.can_cast(array.dtype, wanted.dtype, "same_kind"):
-            shape = "x".join(["N", *map(str, wanted.shape[1:])])
-            problem = f"shape {array.shape} {array.dtype}; the model takes {shape} {wanted.dtype}"
-            raise DocumentError(file, name, problem)
-        columns.append(array.astype(wanted.dtype, copy=False))
-    if len({len(column) for column in columns}) > 1:
-        raise DocumentError(file, "", f"its arrays hold {[len(column) for column in columns]} samples")
-    for place in range(min(count or len(columns[0]), len(columns[0]))):
-        arrays = tuple(np.ascontiguousarray(column[place : place + 1]) for column in columns)
+    for place, arrays in enumerate(itertools.islice(ArrayFile(file, model.inputs).rows(), count)):
         yield Sample(f"{file}[{place}]", _digest(arrays), arrays)
-
-
-def _read_arrays(file: Path, names: Sequence[str]) -> dict[str, Array]:
-    """The arrays of these names; a .npy file is the only input. Nothing in the file is unpickled."""
-    try:
-        with file.open("rb") as opened:
-            if opened.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
-                if len(names) > 1:
-                    problem = f"it holds one array; the model takes {', '.join(names)}"
-                    raise DocumentError(file, "", problem, "save them with numpy.savez")
-                return {names[0]: np.load(file, mmap_mode="r", allow_pickle=False)}
-            opened.seek(0)
-            with np.load(opened, allow_pickle=False) as found:
-                if sorted(found.files) != sorted(names):
-                    held = ", ".join(found.files) or "nothing"
-                    raise DocumentError(file, "", f"it holds {held}; the model takes {', '.join(names)}")
-                return {name: found[name] for name in names}
-    except _UNREADABLE as error:
-        raise DocumentError(
-            file, "", f"no readable arrays: {error!s:.200}", "save with numpy.savez"
-        ) from None
 
 
 def read_labels(file: Path) -> dict[str, int]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from planner.documents import file_digest
+from planner.errors import MismatchError
 from planner.plan import Plan, Variant
 from profiler import backends
-from profiler.cut import CutModel
+from profiler.cut import CutModel, cut_model
+from profiler.model import LoadedModel, load_model
 from profiler.runner import Backend, Setting
 from runtime.itinerary import StageOrder
 
@@ -65,3 +67,16 @@ def preparation(cut: CutModel, folder: Path) -> Preparation:
         return made[key]
 
     return prepare
+
+
+def load_planned(plan: Plan) -> tuple[LoadedModel, CutModel]:
+    """The plan's model, cut as planned. Raises ``MismatchError`` where it is another one."""
+    model = load_model(plan.chain.source)
+    cut = cut_model(model, plan.batch)
+    if cut.chain.digest != plan.chain.digest:
+        raise MismatchError(
+            f"the plan is for {plan.chain.source.name} {plan.chain.digest[:12]}, "
+            f"what is loaded here is {cut.chain.digest[:12]}",
+            "use the weights that were profiled, or profile and solve again",
+        )
+    return model, cut

@@ -1,32 +1,35 @@
-"""Deploying a plan once: stream images through it, check every output, and record a run."""
+"""Deploying a plan once: its inputs streamed through, answers checked, outputs and times recorded as they come."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-import numpy as np
-
-from planner.errors import MismatchError, StorageError, VerificationError
+from planner.errors import InputError, VerificationError
 from planner.plan import Plan
-from planner.run import Run, RunInfo, RunRow, format_run_row, run_header
-from planner.run_plans import RunPlans, SwitchRow
-from profiler.cut import CutModel, cut_model
-from profiler.inputs import model_samples
-from profiler.model import load_model
-from profiler.runner import Array
+from planner.run import Run, RunInfo, RunRow
+from planner.run_plans import RunPlans
+from profiler.cut import CutModel
+from profiler.model import LoadedModel
 from runtime.adviser import Adviser, StaticAdviser
-from runtime.bundles import preparation
-from runtime.checking import Expectation, Judges, Verdict
+from runtime.batching import Group, grouped
+from runtime.bundles import load_planned, preparation
+from runtime.checking import KEPT, Checker, Verdict, tolerance
 from runtime.pipeline import Answer, Pipeline, TransportName, opened
+from runtime.results import open_outputs
+from runtime.run_folder import RunFolder, StreamNote
+from runtime.sources import STANDARD_INPUT, Source, open_source
+from runtime.stopping import Stopping
+from runtime.streaming import Feed, answers
 from runtime.timing import measured_rows
 
+DEFAULT_REQUESTS = 50
 _WARMUP_REQUESTS = 5
 
 
@@ -34,18 +37,31 @@ _WARMUP_REQUESTS = 5
 class DeployRequest:
     """What to send through a plan, and where to record it.
 
-    ``inputs``: images or arrays (see ``profiler.inputs``), None for the default ones. ``labels``: the file
-    that gives their classes. ``adviser``: what other plans it may switch to, None for none.
+    ``inputs``: a stream each (see ``runtime.sources``), the default inputs where there is none. ``labels``: the
+    file that gives the images' classes. ``requests``: of each stream, its inputs again where there are fewer; None
+    for each input once, and ``DEFAULT_REQUESTS`` of the default ones. ``outputs``: see ``runtime.results``.
+    ``check``: so many different requests at most are compared with the whole model, None for all. ``skip``:
+    refused inputs are left out; otherwise the first one ends the run. ``adviser``: what other plans it may switch
+    to, None for none.
     """
 
     plan: Plan
     output: Path
-    inputs: Path | None = None
+    inputs: tuple[Path, ...] = ()
     labels: Path | None = None
-    requests: int = 50
+    requests: int | None = None
     concurrency: int = 1
     transport: TransportName = "zenoh"
+    outputs: Path | None = None
+    check: int | None = KEPT
+    skip: bool = True
     adviser: Adviser | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """How many inputs of each stream; None for each once."""
+        requests = self.requests or (None if self.inputs else DEFAULT_REQUESTS)
+        return requests and requests * self.plan.batch
 
 
 def deploy(
@@ -53,130 +69,152 @@ def deploy(
     skipped: list[str],
     progress: Callable[[str], None] = lambda note: None,
     log: Callable[[str], None] = lambda line: None,
+    stopping: Stopping | None = None,
 ) -> Run:
-    """Run the plan and record it; unreadable images go to ``skipped``.
+    """Run the plan and record it; inputs that are refused go to ``skipped``.
 
-    ``progress`` is told of each request, ``log`` of each change of plan.
+    ``progress`` is told of each request, ``log`` of each change of plan. A run that is there goes on where it
+    ended. Once ``stopping`` says so, nothing more is read, and what is on its way is finished.
 
-    Raises ``DeploymentError`` or another ``EdgecutError``; what was measured before it is in the run.
+    Raises ``DeploymentError`` or another ``EdgecutError``; what was answered before it is in the run.
     ``VerificationError`` is raised after the run is complete.
     """
+    if request.inputs.count(STANDARD_INPUT) > 1:
+        raise InputError("standard input is one stream", "pass --inputs - once")
     plan = request.plan
-    if (request.output / "run.csv").exists():
-        raise StorageError(f"{request.output} holds a run already", "pass another --output")
-    inputs, labels, cut = _inputs(request, skipped)
-    with tempfile.TemporaryDirectory(prefix="edgecut-deploy-") as name:
-        folder = Path(name)
-        prepare = preparation(cut, folder / "bundles")
-        judges = Judges(cut, prepare, inputs, labels)
-        judges.of(plan)
-        with opened(
-            request.adviser or StaticAdviser(plan),
-            prepare,
-            folder,
-            window=request.concurrency,
-            transport=request.transport,
-            log=log,
-        ) as pipeline:
-            for _ in pipeline.map(itertools.islice(itertools.cycle(inputs), _WARMUP_REQUESTS)):
-                progress("warm-up")
-            run = _stream(request, pipeline, inputs, judges, progress)
-        for part in run.by_plan():
-            _verify(part, judges.of(part.info.plan), request.output)
-    return run
-
-
-def _verify(run: Run, expected: Expectation, folder: Path) -> None:
-    if run.deviation > expected.tolerance:
-        what = "the whole model's" if expected.bundles is None else "those of the plan's bundles run here"
+    model, cut = load_planned(plan)
+    sources = [open_source(where, model, request.labels) for where in request.inputs or (None,)]
+    outputs = open_outputs(request.outputs, request.output, len(sources), plan.chain.boundaries[-1].tensors)
+    notes = [StreamNote(source.name, source.fingerprint) for source in sources]
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    info = RunInfo(plan, started, request.transport, request.concurrency, tolerance(plan), 0.0, 0)
+    with RunFolder(request.output, info, notes, outputs, request.outputs) as run:
+        deployment = _Deployment(request, model, cut, sources, run)
+        try:
+            if not deployment.complete:
+                deployment.run(skipped, progress, log, stopping)
+        finally:
+            run.finish()
+    found = Run.load(request.output)
+    if max(deployment.worst, found.deviation / found.info.tolerance) > 1:
+        whole = "the whole model's" if plan.exact else "those of the plan's bundles run here"
         raise VerificationError(
-            f"the deployed outputs differ from {what} by {run.deviation:.1e} of the largest output, "
-            f"tolerated are {expected.tolerance:.0e}; the run is in {folder}",
+            f"the deployed outputs differ from {whole} by {found.deviation:.1e} of the largest output, "
+            f"tolerated are {found.info.tolerance:.0e}; the run is in {request.output}",
             "try another backend for the stages, one at a time",
         )
+    return found
 
 
-def _inputs(
-    request: DeployRequest, skipped: list[str]
-) -> tuple[list[tuple[Array, ...]], list[list[int | None]], CutModel]:
-    """Batches of samples, the class of each where it is known, and the model cut as planned."""
-    plan = request.plan
-    model = load_model(plan.chain.source)
-    cut = cut_model(model, plan.batch)
-    if cut.chain.digest != plan.chain.digest:
-        raise MismatchError(
-            f"the plan is for {plan.chain.source.name} {plan.chain.digest[:12]}, "
-            f"what is loaded here is {cut.chain.digest[:12]}",
-            "use the weights that were profiled, or profile and solve again",
-        )
-    count = request.requests * plan.batch
-    samples = list(model_samples(model, request.inputs, count, skipped, request.labels))
-    batches, labels = [], []
-    for begin in range(0, max(len(samples) // plan.batch, 1) * plan.batch, plan.batch):
-        picked = [samples[(begin + i) % len(samples)] for i in range(plan.batch)]
-        batches.append(tuple(map(np.concatenate, zip(*(each.arrays for each in picked), strict=True))))
-        labels.append([each.label for each in picked])
-    return batches, labels, cut
+@dataclass
+class _Deployment:
+    """What is left of a run. ``worst``: the largest difference found, over what is tolerated there."""
 
+    request: DeployRequest
+    model: LoadedModel
+    cut: CutModel
+    sources: Sequence[Source]
+    run_folder: RunFolder
+    worst: float = 0.0
 
-def _stream(
-    request: DeployRequest,
-    pipeline: Pipeline,
-    inputs: Sequence[tuple[Array, ...]],
-    judges: Judges,
-    progress: Callable[[str], None],
-) -> Run:
-    """Send the requests and write each answer's rows as it comes; an interrupted run is a shorter one."""
-    plan, folder = request.plan, request.output
-    expected, plans = judges.of(plan), RunPlans(folder, plan)
-    rows: list[RunRow] = []
-    switches: list[SwitchRow] = []
+    @property
+    def complete(self) -> bool:
+        """Whether every input was answered before."""
+        limit = self.request.limit
+        ends = [limit if limit is not None else source.length for source in self.sources]
+        begins = self.run_folder.next_inputs
+        return all(end is not None and begin >= end for end, begin in zip(ends, begins, strict=True))
 
-    def note() -> None:
-        for each in pipeline.keeper.switches[len(switches) :]:
-            switches.append(plans.switched(each.at, each.plan, each.reason))
+    def run(
+        self,
+        skipped: list[str],
+        progress: Callable[[str], None],
+        log: Callable[[str], None],
+        stopping: Stopping | None,
+    ) -> None:
+        request, plan, cut = self.request, self.request.plan, self.cut
+        most = None if request.check is None else request.check * len(self.sources)
+        with tempfile.TemporaryDirectory(prefix="edgecut-deploy-") as name:
+            folder = Path(name)
+            prepare = preparation(cut, folder / "bundles")
+            with Checker(cut, prepare, most) as checker:
+                self._expect(checker)
+                with opened(
+                    request.adviser or StaticAdviser(plan),
+                    prepare,
+                    folder,
+                    window=request.concurrency,
+                    transport=request.transport,
+                    log=log,
+                ) as pipeline:
+                    warm = tuple(value.numpy() for value in self.model.example(plan.batch))
+                    for _ in pipeline.map([warm] * _WARMUP_REQUESTS):
+                        progress("warm-up")
+                    with stopping.draining() if stopping else nullcontext():
+                        self._stream(pipeline, checker, skipped, progress, stopping or (lambda: False))
 
-    started, begun = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
+    def _expect(self, checker: Checker) -> None:
+        """Find what the first requests give before anything is timed, where their inputs can be read again."""
+        first = KEPT if self.request.check is None else self.request.check
+        for stream, source in enumerate(self.sources):
+            for group in itertools.islice(self._groups(stream, 0), first if source.length else 0):
+                if group.tensors:
+                    checker.expect(self.request.plan, self._key(stream, group), group.tensors)
+        checker.rest()
 
-    def info() -> RunInfo:
-        requests = sum(row.kind == "total" for row in rows)
-        wall_s = time.perf_counter() - begun
-        return RunInfo(
-            plan,
-            started,
-            request.transport,
-            request.concurrency,
-            expected.tolerance,
-            wall_s,
-            requests,
-            expected.whole_accuracy,
-        )
+    def _stream(
+        self,
+        pipeline: Pipeline,
+        checker: Checker,
+        skipped: list[str],
+        progress: Callable[[str], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        run, begun_s = self.run_folder, time.perf_counter() - self.run_folder.at_s
+        plans, noted = RunPlans(run.folder, self.request.plan), 0
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        info().save(folder / "run.json")
-        with (folder / "run.csv").open("w") as table:
-            table.write(run_header())
-            try:
-                stream = itertools.islice(itertools.cycle(inputs), request.requests)
-                for answer in pipeline.map(stream):
-                    verdict = judges.of(answer.plan).judge(answer.request % len(inputs), answer.outputs)
-                    found = answer_rows(plans.number(answer.plan), answer, verdict)
-                    table.writelines(map(format_run_row, found))
-                    table.flush()
-                    rows += found
-                    note()
-                    progress(f"{found[-1].measured_s * 1e3:.1f} ms")
-            finally:
-                note()
-                info().save(folder / "run.json")
-    except OSError as error:
-        raise StorageError(f"cannot write the run to {folder}: {error}", "pass another --output") from error
-    return Run(info(), tuple(rows), tuple(plans.plans[1:]), tuple(switches))
+        def refuse(stream: int, group: Group) -> None:
+            for each in group.refused:
+                said = f"input {each.number} of {self.sources[stream].name}: {each.reason}"
+                if not self.request.skip:
+                    raise InputError(
+                        f"refused {said}", "mend it, or pass --on-error skip to go on without it"
+                    )
+                skipped.append(said)
+
+        with Feed([self._groups(*each) for each in enumerate(run.next_inputs)]) as feed:
+            for settled in answers(feed, pipeline.submit, pipeline.window, stopping, refuse):
+                group, key = settled.group, self._key(settled.stream, settled.group)
+                answer, rows = settled.answer, []
+                if answer:
+                    answer = replace(answer, request=run.next_request)
+                    verdict = checker.judge(answer.plan, key, group.tensors, answer.outputs, group.labels)
+                    rows = answer_rows(plans.number(answer.plan), answer, verdict)
+                    progress(f"{rows[-1].measured_s * 1e3:.1f} ms")
+                    self.worst = checker.worst
+                    run.note(tolerance(answer.plan))
+                run.add(
+                    settled.stream,
+                    group,
+                    answer.outputs if answer else (),
+                    rows,
+                    time.perf_counter() - begun_s,
+                )
+                for switch in pipeline.keeper.switches[noted:]:
+                    plans.switched(switch.at, switch.plan, switch.reason)
+                    noted += 1
+
+    def _groups(self, stream: int, begin: int) -> Iterator[Group]:
+        return grouped(self.sources[stream].stream(begin, self.request.limit), self.request.plan.batch)
+
+    def _key(self, stream: int, group: Group) -> tuple[int, tuple[int, ...]]:
+        """The same for the same inputs, when they are read again."""
+        length = self.sources[stream].length
+        return stream, tuple(number % length if length else number for number in group.numbers)
 
 
 def answer_rows(plan: int, answer: Answer, found: Verdict) -> list[RunRow]:
     """What the run records of an answer that its plan number ``plan`` gave."""
     rows = list(measured_rows(answer.plan, answer.segments, answer.request, answer.marks))
-    rows[-1] = dataclasses.replace(rows[-1], **dataclasses.asdict(found))
-    return [dataclasses.replace(row, plan=plan) for row in rows]
+    rows[-1] = replace(rows[-1], **asdict(found))
+    return [replace(row, plan=plan) for row in rows]

@@ -25,8 +25,8 @@ def _progress() -> Progress:
 
 
 @contextmanager
-def progress_bar(what: str, total: float) -> Iterator[Callable[..., None]]:
-    """Yields ``advance(amount=1, note="")``."""
+def progress_bar(what: str, total: float | None) -> Iterator[Callable[..., None]]:
+    """Yields ``advance(amount=1, note="")``; ``total`` is None where nobody knows it."""
     with _progress() as progress:
         task = progress.add_task(what, total=total, note="")
 

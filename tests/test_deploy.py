@@ -38,7 +38,6 @@ from planner.errors import (
     DocumentError,
     InputError,
     MismatchError,
-    StorageError,
     VerificationError,
     WorkerError,
 )
@@ -246,7 +245,7 @@ def test_a_plan_below_fp32_is_checked_against_its_own_bundles(cut: CutModel, tmp
     assert run.deviation < run.largest_output_error
     assert 0 <= run.top1_agreement <= 1
     assert run.accuracy is None
-    assert run.info.whole_accuracy is None
+    assert run.whole_accuracy is None
 
 
 def test_accuracy_of_a_deployed_plan(cut: CutModel, tmp_path: Path) -> None:
@@ -259,11 +258,11 @@ def test_accuracy_of_a_deployed_plan(cut: CutModel, tmp_path: Path) -> None:
     made = plan(cut.chain, PLANS["there"], fleet())
     (tmp_path / "labels.csv").write_text("".join(f"{name},{place % 5}\n" for place, name in enumerate("abc")))
     request = DeployRequest(
-        made, tmp_path / "run", images, tmp_path / "labels.csv", requests=4, transport="in-process"
+        made, tmp_path / "run", (images,), tmp_path / "labels.csv", transport="in-process"
     )
     run = deploy(request, [])
     assert run.top1_agreement == 1
-    assert run.accuracy == run.info.whole_accuracy
+    assert run.accuracy == run.whole_accuracy
     known = [row.accuracy for row in run.rows if row.kind == "total"]
     assert [value is None for value in known] == [False, False, False, True]
 
@@ -282,14 +281,22 @@ def test_a_device_that_is_not_emulated_is_refused(cut: CutModel, tmp_path: Path)
         deploy(DeployRequest(made, tmp_path / "run"), [])
 
 
-def test_a_run_is_never_overwritten(cut: CutModel, tmp_path: Path) -> None:
+def test_a_finished_run_begun_again_sends_nothing(
+    cut: CutModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = plan(cut.chain, PLANS["all on the source"], fleet())
-    request = DeployRequest(made, tmp_path / "run", requests=1, transport="in-process")
-    deploy(request, [])
-    before = (tmp_path / "run" / "run.csv").read_bytes()
-    with pytest.raises(StorageError, match="holds a run already"):
-        deploy(request, [])
-    assert (tmp_path / "run" / "run.csv").read_bytes() == before
+    request = DeployRequest(made, tmp_path / "run", requests=3, transport="in-process")
+    first = deploy(request, [])
+    before = {file: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    with monkeypatch.context() as patched:
+        patched.setattr("runtime.deployment.opened", None)
+        assert deploy(request, []).rows == first.rows
+    assert {file: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+    longer = deploy(dataclasses.replace(request, requests=5), [])
+    assert longer.rows[: len(first.rows)] == first.rows
+    assert [row.request for row in longer.rows if row.kind == "total"] == list(range(5))
+    with pytest.raises(MismatchError, match="another plan"):
+        deploy(dataclasses.replace(request, plan=plan(cut.chain, PLANS["there"], fleet())), [])
 
 
 def test_wrong_outputs_are_noticed(cut: CutModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,7 +441,7 @@ def test_a_damaged_run_says_where(cut: CutModel, tmp_path: Path) -> None:
     for text, says in (
         (whole.replace("measured_s", "measured_ms"), "write measured_s"),
         (whole.replace("stage", "stagge", 1), "line 2"),
-        (whole + "1,2\n", "expected 13 cells"),
+        (whole + "1,2\n", "expected 14 cells"),
     ):
         table.write_text(text)
         with pytest.raises(DocumentError, match=says):

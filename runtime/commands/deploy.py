@@ -12,18 +12,59 @@ from runtime.commands.adviser_options import Advice, adviser_options
 from runtime.commands.options import FILE, FOLDER
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from planner.run import Run
+
+
+def _parse_check(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    """A number of requests; -1 where nothing was said, None for all."""
+    if text is None:
+        return -1
+    if text in ("all", "none"):
+        return None if text == "all" else 0
+    if not text.isdecimal():
+        raise click.BadParameter(f"{text!r} is not a number of requests, all or none")
+    return int(text)
 
 
 @click.command()
 @click.argument("plan_file", type=FILE, metavar="PLAN")
 @click.option(
+    "--fleet", "fleet_file", type=FILE, help="Fleet file with the agents' addresses.  [default: in the plan]"
+)
+@click.option(
     "--inputs",
+    multiple=True,
     type=click.Path(path_type=Path),
-    help="Folder of JPEG or PNG files, or .npz of arrays.  [default: crops of one photograph]",
+    help="Folder of JPEG or PNG files, .npz or .npy of arrays, or - for .npy arrays one after the other on standard "
+    "input; several times for several streams.  [default: crops of one photograph]",
 )
 @click.option("--labels", type=FILE, help="CSV file that gives the images' classes.")
-@click.option("--requests", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--requests",
+    type=click.IntRange(min=1),
+    help="Of each stream; its inputs come again where there are fewer.  [default: each input once; 50 of the "
+    "default ones]",
+)
+@click.option(
+    "--outputs",
+    type=click.Path(path_type=Path),
+    help="Folder, .npz file, or - for standard output.  [default: not kept]",
+)
+@click.option(
+    "--check",
+    callback=_parse_check,
+    help="Compare so many different requests of each stream with the whole model, all or none.  [default: 20; all "
+    "with --labels]",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["skip", "stop"]),
+    default="skip",
+    show_default=True,
+    help="What an input that the model cannot take does to the others.",
+)
 @click.option(
     "--concurrency",
     type=click.IntRange(min=1, max=1024),
@@ -39,60 +80,102 @@ if TYPE_CHECKING:
     help="A process per device over loopback, or threads of this one.",
 )
 @adviser_options
-@click.option("-o", "--output", type=FOLDER, help="Folder of the run.  [default: runs/MODEL-TIME]")
+@click.option(
+    "-o",
+    "--output",
+    type=FOLDER,
+    help="Folder of the run; one that was interrupted goes on.  [default: runs/MODEL-TIME]",
+)
 def deploy(
     plan_file: Path,
     advice: Advice,
-    inputs: Path | None,
+    fleet_file: Path | None,
+    inputs: tuple[Path, ...],
     labels: Path | None,
-    requests: int,
+    requests: int | None,
+    outputs: Path | None,
+    check: int | None,
+    on_error: str,
     concurrency: int,
     transport: Any,
     output: Path | None,
 ) -> None:
     """Run PLAN on its devices' agents, and record forecast beside measurement.
 
-    Every output is compared with the whole model's. The run is a folder that `edgecut report` reads. Where a device
-    fails, or another plan becomes better, that one takes over.
+    Devices that are emulated get an agent here. The run is a folder that `edgecut report` reads. Where a device
+    fails, or another plan becomes better, that one takes over. Ctrl-C ends it after the requests on their way;
+    with the same -o it goes on.
     """
+    from planner.fleet_file import load_fleet
     from planner.plan import Plan
 
     plan = Plan.load(plan_file)
+    machines = load_fleet(fleet_file) if fleet_file else None
 
     from runtime.console import console
+    from runtime.deployed import on_fleet
     from runtime.deployment import DeployRequest
     from runtime.deployment import deploy as run_deploy
     from runtime.progress import progress_bar
+    from runtime.stopping import Stopped, Stopping
 
+    plan = on_fleet(plan, machines) if machines else plan
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = output or Path("runs") / f"{plan.chain.source.label}-{stamp}"
-    out = console()
+    if check == -1:
+        check = None if labels else 20
+    out = console(stderr=str(outputs) == "-")
     adviser = advice.adviser(plan, plan_file, lambda line: out.print(line, style="yellow", soft_wrap=True))
-    request = DeployRequest(plan, folder, inputs, labels, requests, concurrency, transport, adviser)
+    request = DeployRequest(
+        plan,
+        folder,
+        inputs,
+        labels,
+        requests,
+        concurrency,
+        transport,
+        outputs,
+        check,
+        on_error == "skip",
+        adviser,
+    )
     skipped: list[str] = []
+    stopping = Stopping(lambda line: console(stderr=True).print(line, soft_wrap=True))
+    title = f"{plan.chain.source.name} on {', '.join(plan.devices)}"
+    total = request.limit and request.limit * max(len(inputs), 1) / plan.batch
     try:
-        with progress_bar(f"{plan.chain.source.name} on {', '.join(plan.devices)}", requests) as advance:
+        with stopping, progress_bar(title, total) as advance:
             run = run_deploy(
                 request,
                 skipped,
                 lambda note: advance(note != "warm-up", note),
                 lambda line: out.print(line, soft_wrap=True),
+                stopping,
             )
+    except Stopped:
+        run = None
     finally:
         for problem in skipped:
-            out.print(f"skipped {problem}", style="yellow", soft_wrap=True)
-    for part in run.by_plan():
-        show_run(part)
-    for switch in run.switches:
-        out.print(f"{switch.at}: {switch.reason}; now {switch.stages}", soft_wrap=True)
-    out.print(f"wrote {folder}", soft_wrap=True)
+            out.print(f"refused {problem}", style="yellow", soft_wrap=True)
+    if run and run.rows:
+        for part in run.by_plan():
+            show_run(part, out)
+        for switch in run.switches:
+            out.print(f"{switch.at}: {switch.reason}; now {switch.stages}", soft_wrap=True)
+        out.print(f"wrote {folder}", soft_wrap=True)
+    if stopping.exit_code:
+        again = "" if output else f" and -o {folder}"
+        console(stderr=True).print(
+            f"interrupted; what was finished is kept. The same command{again} goes on", soft_wrap=True
+        )
+        click.get_current_context().exit(stopping.exit_code)
 
 
 _PARTS = ("encode", "wire", "decode")
 
 
-def show_run(run: Run) -> None:
-    from runtime.console import console, milliseconds, percent, table
+def show_run(run: Run, out: Console) -> None:
+    from runtime.console import milliseconds, percent, table
 
     info = run.info
     rows = [
@@ -112,12 +195,16 @@ def show_run(run: Run) -> None:
     ]
     columns = ("part", "forecast ms", "measured ms", "error", "5 to 95 %", "waited ms")
     title = f"{info.plan.chain.source.name}: {info.requests} requests, {info.concurrency} in flight"
-    out = console()
     out.print(table(title, columns, rows))
     rate = info.requests * info.plan.batch / info.wall_s
     out.print(f"throughput: {rate:.2f} samples/s over {info.transport}")
     out.print(run.verdict(), style="bold")
+    if not run.checked:
+        out.print("no output was compared with the whole model's")
+        return
     difference = f"they differ by {run.deviation:.1e}, tolerated {info.tolerance:.0e}"
+    if run.checked < info.requests:
+        difference += f" ({run.checked} of {info.requests} requests compared)"
     if info.plan.exact:
         out.print(f"outputs equal the whole model's: {difference}")
     else:
@@ -131,5 +218,5 @@ def show_run(run: Run) -> None:
     if run.top1_agreement is not None:
         out.print(f"top-1 agreement with the fp32 model: {run.top1_agreement:.1%}")
     if run.accuracy is not None:
-        whole = "" if info.whole_accuracy is None else f" (fp32 model: {info.whole_accuracy:.1%})"
+        whole = "" if run.whole_accuracy is None else f" (fp32 model: {run.whole_accuracy:.1%})"
         out.print(f"top-1 accuracy: {run.accuracy:.1%}{whole}")

@@ -1,0 +1,64 @@
+"""Ctrl-C and SIGTERM: the first asks to finish what was begun, the second ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """Asked to stop where nothing was to be finished first; ``exit_code`` is the shell's for the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class Stopping:
+    """Handles both signals in the main thread while it is entered.
+
+    Within ``draining`` the first signal is noted (``exit_code``) and told to ``tell``; elsewhere it raises
+    ``Stopped``. A second one ends the process, without a word to anybody: what is on disk is whole at any moment.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._draining = False
+        self.exit_code: int | None = None
+        self._before: list[Any] = []
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self.exit_code is not None
+
+    @contextmanager
+    def draining(self) -> Iterator[None]:
+        self._draining = True
+        try:
+            yield
+        finally:
+            self._draining = False
+
+    def __enter__(self) -> Stopping:
+        self._before = [signal.signal(number, self._handle) for number in SIGNALS]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in zip(SIGNALS, self._before, strict=True):
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.exit_code is not None:
+            os._exit(128 + number)
+        self.exit_code = 128 + number
+        if not self._draining:
+            raise Stopped(number)
+        self._tell("no more input is read; what is on its way is finished (again: stops at once)")
