@@ -3,7 +3,8 @@
 Deletion filter (Chinneck and Dravnieks, "Locating minimal infeasible constraint sets in linear programs", 1991) over
 whole limits: each is left out in turn, and stays out if the others are still in conflict. Limits that not even the plan
 made for them alone keeps are named first. The nearest value of a limit is the least that plans within others take of
-it; what a remedy says was reached by a plan that keeps all the rest.
+it; what a remedy says was reached by a plan that keeps all the rest. Where time does not suffice to prove it the
+least, it is called one that was found, beside a bound.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ import functools
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
-from planner.conflict_words import apart, impossible, others
+from planner.conflict_words import Least, apart, impossible, others
 from planner.cost import ROUNDING, CostModel, FloatArray
 from planner.errors import InfeasibleError, PlanningError, SolverError
 from planner.fleet import Fleet
-from planner.graph import IntArray
 from planner.limits import Limits
 from planner.period import period_s
 from planner.placement import without
 from planner.plan import Baseline, Outcome
 from planner.problem import Problem
 from planner.rules import CRITERION, Rule, only, rules, taken
-from planner.search import search
+from planner.search import Search, search
 from planner.throughput import least_period_plan
 
 # Where the least of a limit is found by halving, it is exact to this share.
@@ -37,6 +38,14 @@ _SHARE = 0.2
 
 class _OutOfTimeError(Exception):
     """Neither a plan nor a proof that there is none."""
+
+
+class _Lightest(NamedTuple):
+    """No plan weighs less by more than ``gap``."""
+
+    plan: Baseline
+    gap: float
+    proven: bool
 
 
 def explain_conflict(
@@ -62,30 +71,34 @@ class _Conflict:
     ) -> None:
         self.model, self.fleet, self.limits = model, fleet, limits
         self.rules = rules(fleet, limits)
-        self.time_limit_s, self.solver = time_limit_s, solver
+        self.solver = solver
+        self.known: dict[tuple[Rule, frozenset[Rule]], Least | None] = {}
         self.deadline, self.hurried = time.perf_counter() + time_limit_s, False
 
     def explain(self) -> InfeasibleError | None:
         if self._plan(()) is None:
             return None
-        self._check_conflict()
-        alone = [rule for rule in self.rules if not self._possible([rule])]
+        alone: Sequence[Rule] = self.rules
+        if len(self.rules) > 1 or not self.rules[0].valued:
+            self._check_conflict()
+            alone = [rule for rule in self.rules if not self._possible([rule])]
         core = alone or self._filtered(self.rules)
-        remedies = {}
+        remedies: dict[Rule, Least] = {}
         for rule in core:
             found = self._least(rule, others(self.rules, rule))
             if found is None:
                 continue
-            if rule.valued and rule.keeps(found):
+            if rule.valued and rule.keeps(found.taken):
                 raise self._no_conflict()
             remedies[rule] = found
-        message = self._too_tight(alone, remedies) if alone else self._apart(core, remedies)
+        single = alone or len(core) == 1
+        message = self._too_tight(core, remedies) if single else self._apart(core, remedies)
         if self.hurried:
             message += "; there was no time to prove that these are all and the nearest"
-        options = [rule.easing(found) for rule, found in remedies.items()]
+        options = [rule.easing(found.taken) for rule, found in remedies.items()]
         return InfeasibleError(message, ", or ".join(options) or self._together(core))
 
-    def _too_tight(self, alone: Sequence[Rule], remedies: dict[Rule, float]) -> str:
+    def _too_tight(self, alone: Sequence[Rule], remedies: dict[Rule, Least]) -> str:
         """Limits that no plan keeps, each on its own."""
         clauses = []
         for rule in alone:
@@ -97,7 +110,7 @@ class _Conflict:
             )
         return "; ".join(clauses)
 
-    def _apart(self, core: Sequence[Rule], remedies: dict[Rule, float]) -> str:
+    def _apart(self, core: Sequence[Rule], remedies: dict[Rule, Least]) -> str:
         """Limits that each have plans, but none together: how near those that keep the others come."""
         nearest = [(rule, self._least(rule, others(core, rule))) for rule in reversed(core) if rule.valued]
         clauses = [
@@ -148,15 +161,21 @@ class _Conflict:
             least = self._least(rule, kept)
             if least is None:  # out of time
                 return "loosen one of them"
-            remedies.append(rule.easing(least))
-            eased = rule.eased(least)
+            remedies.append(rule.easing(least.taken))
+            eased = rule.eased(least.taken)
             kept += [eased] if eased else []
         return ", and ".join(remedies)
 
     # The least of one limit within others ----------------------------------------------------------
 
-    def _least(self, rule: Rule, kept: Sequence[Rule]) -> float | None:
+    def _least(self, rule: Rule, kept: Sequence[Rule]) -> Least | None:
         """The least that a plan within the rules ``kept`` takes of one; None where there is none, or no time for it."""
+        key = rule, frozenset(kept)
+        if key not in self.known:
+            self.known[key] = self._sought(rule, kept)
+        return self.known[key]
+
+    def _sought(self, rule: Rule, kept: Sequence[Rule]) -> Least | None:
         try:
             if rule.field in CRITERION or rule.field == "max_memory_bytes":
                 return self._least_sum(rule, kept)
@@ -167,7 +186,7 @@ class _Conflict:
             self.hurried = True
             return None
 
-    def _least_sum(self, rule: Rule, kept: Sequence[Rule]) -> float | None:
+    def _least_sum(self, rule: Rule, kept: Sequence[Rule]) -> Least | None:
         problem = self._problem(kept)
         if rule.field in CRITERION:
             weight = problem.graph.weight[CRITERION[rule.field]]
@@ -177,9 +196,12 @@ class _Conflict:
             memory = self.model.memory_bytes[graph.way, graph.start, graph.stop]
             weight = np.where(graph.device == device, memory, 0.0)
         found = self._lightest(problem, weight)
-        return None if found is None else taken(rule, self.fleet, self.limits, found)
+        if found is None:
+            return None
+        amount = taken(rule, self.fleet, self.limits, found.plan)
+        return Least(amount, amount - found.gap, found.proven)
 
-    def _least_period(self, kept: Sequence[Rule]) -> float | None:
+    def _least_period(self, kept: Sequence[Rule]) -> Least | None:
         fleet, limits = only(self.fleet, self.limits, kept, len(self.model.chain))
         model = replace(self.model, fleet=without(fleet, limits))
         left_s = self.deadline - time.perf_counter()
@@ -193,25 +215,26 @@ class _Conflict:
             raise _OutOfTimeError from None
         except PlanningError:
             return None
-        self.hurried |= found.outcome is not Outcome.OPTIMAL
-        return period_s(model.fleet, *found.parts)
+        amount = period_s(model.fleet, *found.parts)
+        return Least(amount, min(found.bound_s, amount), found.outcome is Outcome.OPTIMAL)
 
-    def _least_by_halving(self, rule: Rule, kept: Sequence[Rule]) -> float | None:
+    def _least_by_halving(self, rule: Rule, kept: Sequence[Rule]) -> Least | None:
         plan = self._plan(kept)
         if plan is None or not rule.valued:
-            return None if plan is None else 0.0
-        bad, good = rule.asked, taken(rule, self.fleet, self.limits, plan)
+            return None if plan is None else Least(0.0, 0.0, proven=True)
+        proven, bad, good = True, rule.asked, taken(rule, self.fleet, self.limits, plan)
         while abs(good - bad) > (1 if rule.kind.counts else _PRECISION * good):
             middle = (bad + good) // 2 if rule.kind.counts else (bad + good) / 2
             try:
                 plan = self._plan([*kept, replace(rule, asked=middle)])
             except _OutOfTimeError:
+                proven = False
                 break
             if plan is None:
                 bad = middle
             else:
                 good = taken(rule, self.fleet, self.limits, plan)
-        return good
+        return Least(good, bad, proven)
 
     # Plans within rules ----------------------------------------------------------------------------
 
@@ -221,7 +244,8 @@ class _Conflict:
         weight = np.array(problem.graph.parts)
         for load, ceiling in _sums(problem):
             weight += load / (ceiling or load.max() or 1.0)
-        return self._lightest(problem, weight)
+        found = self._lightest(problem, weight)
+        return None if found is None else found.plan
 
     def _problem(self, kept: Sequence[Rule]) -> Problem:
         return self._build(tuple(sorted(kept, key=self._place)))
@@ -234,18 +258,21 @@ class _Conflict:
         fleet, limits = only(self.fleet, self.limits, kept, len(self.model.chain))
         return Problem.of(replace(self.model, fleet=without(fleet, limits)), limits)
 
-    def _lightest(self, problem: Problem, weight: FloatArray) -> Baseline | None:
+    def _lightest(self, problem: Problem, weight: FloatArray) -> _Lightest | None:
         """The lightest path that keeps every limit; None where there is none: the shortest where that keeps them."""
-        graph = problem.graph
+        graph, gap, proven = problem.graph, 0.0, True
         arcs = graph.path(weight)
         if arcs is not None and not problem.kept(arcs):
-            arcs = self._searched(problem, weight)
+            found = self._searched(problem, weight)
+            arcs = None if found is None else found.arcs
+            if found is not None:
+                gap, proven = float(weight[found.arcs].sum()) - found.bound, found.outcome is Outcome.OPTIMAL
         if arcs is None:
             return None
         stages, hops = graph.decode(arcs)
-        return Baseline("", stages, hops, problem.graph.model.price(stages, hops))
+        return _Lightest(Baseline("", stages, hops, graph.model.price(stages, hops)), gap, proven)
 
-    def _searched(self, problem: Problem, weight: FloatArray) -> IntArray | None:
+    def _searched(self, problem: Problem, weight: FloatArray) -> Search | None:
         for load, ceiling in _sums(problem):
             if problem.graph.ahead(load)[problem.graph.last] > ceiling * (1 + ROUNDING):
                 return None
@@ -254,15 +281,13 @@ class _Conflict:
         if limit_s <= 0:
             raise _OutOfTimeError
         try:
-            found = search(problem, weight, time_limit_s=limit_s, solver=self.solver)
+            return search(problem, weight, time_limit_s=limit_s, solver=self.solver)
         except SolverError:
             if time.perf_counter() - begun > limit_s / 2:
                 raise _OutOfTimeError from None
             raise
         except PlanningError:
             return None
-        self.hurried |= found.outcome is not Outcome.OPTIMAL
-        return found.arcs
 
 
 def _sums(problem: Problem) -> Iterable[tuple[FloatArray, float]]:

@@ -14,15 +14,16 @@ from planner.errors import InputError
 from planner.explain_limits import shadow_prices
 from planner.explain_noise import Key, Noise
 from planner.explain_parts import challengers, endurance, parts
+from planner.explain_period import explain_period
 from planner.explain_runners import DISTINCT, Distinct, runners_up
-from planner.explain_words import summary
+from planner.explain_words import drift, summary
 from planner.explanation import Explanation, Rival
 from planner.override import priced_override
 from planner.peers import peers
-from planner.plan import Baseline, Cost, Hop, Plan, Stage
+from planner.plan import Baseline, Hop, Plan, Stage
 from planner.pricing import priced
 from planner.question import EQUAL, Question, arcs_of
-from planner.rules import rules, taken
+from planner.rules import broken
 from planner.solver import value_of
 from planner.table import ProfileTable
 
@@ -45,22 +46,22 @@ def explain(
     "devices" of some layer, "cuts" (devices or bundles), "variants" (anything, codecs and routes too). ``codecs``:
     that hops may use; left out, as the plan was solved. ``partial``: over tables from which bundles are missing, too.
     ``time_limit_s``: of each search. Raises ``MismatchError`` for tables of
-    another chain, ``InputError`` for tables without what the plan runs and for a plan of least period, else as
-    ``solve``.
+    another chain, ``InputError`` for tables without what the plan runs, else as ``solve``.
     """
-    if not plan.proof.weights:
-        raise InputError(
-            "the plan is of least period; only sums over a path (latency, energy, price) are explained",
-            "`edgecut solve --objective latency --max-period-ms ...` makes one that is",
-        )
     if distinct not in DISTINCT or count < 0:
         raise InputError(
             f"cannot list {count} plans distinct in {distinct!r}", f"one of {', '.join(DISTINCT)}"
         )
     weights, codecs = plan.proof.weights, plan.origin.codecs if codecs is None else codecs
+    partial = partial or plan.origin.partial
+    if not weights:
+        return explain_period(
+            *(plan, table), count=count, distinct=distinct, codecs=codecs, partial=partial,
+            time_limit_s=time_limit_s, solver=solver,
+        )  # fmt: skip
     model, left_out = priced(
         *(plan.chain, plan.fleet, table, weights, plan.limits, plan.batch, codecs),
-        statistic=plan.proof.statistic, partial=partial or plan.origin.partial,
+        statistic=plan.proof.statistic, partial=partial,
     )  # fmt: skip
     given = priced_override(replace(model, fleet=plan.fleet), plan.limits, weights, plan)
     stages, hops, cost = given.stages, given.hops, given.cost
@@ -81,7 +82,7 @@ def explain(
         distinct=distinct,
         baselines=_baselines(question, dime_layers),
         limits=shadow_prices(question),
-        notes=(*_drift(plan, cost), *left_out),
+        notes=(*drift(plan, cost), *left_out),
     )
     found = _measured(found, question, table, count, distinct)
     return replace(found, summary=summary(found))
@@ -136,18 +137,10 @@ def _rival(
     return Rival(
         *(name, stages, hops, cost, value, value - best),
         equal=math.isclose(value, best, rel_tol=EQUAL),
-        breaks=broken(question, plan),
+        breaks=broken(question.fleet, question.limits, plan),
         source=source,
         expected=expected,
         proven=proven,
-    )
-
-
-def broken(question: Question, plan: Baseline) -> tuple[str, ...]:
-    """The limits that a plan does not keep."""
-    fleet, limits = question.fleet, question.limits
-    return tuple(
-        str(rule) for rule in rules(fleet, limits) if not rule.keeps(taken(rule, fleet, limits, plan))
     )
 
 
@@ -166,14 +159,3 @@ def _baselines(question: Question, dime_layers: int | None) -> tuple[Rival, ...]
         )
     ]  # fmt: skip
     return tuple(sorted(found, key=lambda each: each.value))
-
-
-def _drift(plan: Plan, cost: Cost) -> list[str]:
-    """A note where these tables price the plan otherwise than it says."""
-    pairs = zip(cost.values, plan.cost.values, strict=True)
-    if all(math.isclose(now, then, rel_tol=1e-6, abs_tol=1e-12) for now, then in pairs):
-        return []
-    return [
-        f"these tables make the plan {cost.latency_s * 1e3:.4g} ms and {cost.energy_j * 1e3:.4g} mJ, it was made for "
-        f"{plan.cost.latency_s * 1e3:.4g} ms and {plan.cost.energy_j * 1e3:.4g} mJ: they are other measurements"
-    ]

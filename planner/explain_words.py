@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from planner.explanation import Explanation, Rival
-from planner.plan import described
+from planner.plan import Cost, Plan, described
 from planner.question import difference
 from planner.rules import KINDS
 
@@ -18,16 +20,19 @@ def amount(value: float, objective: str) -> str:
 
 
 def quantity(limit: str, value: float) -> str:
-    """An amount of a limit as its option takes it, with its unit; a bandwidth in Mbit/s."""
+    """An amount of a limit as its option takes it, with its unit; a bandwidth in Mbit/s, a
+    device's speed as a multiple."""
     if limit == "bandwidth":
         return f"{value / 125_000:.4g} Mbit/s"
+    if limit == "speed":
+        return f"{value:.4g} x"
     kind = KINDS[limit]
     return f"{value * float(kind.per_si):.4g}{kind.unit}"
 
 
 def summary(found: Explanation) -> str:
     """Why the optimum, in plain language."""
-    words = [_what(found), _next(found), _hinges(found), _limits(found), _noise(found)]
+    words = [_what(found), _busiest(found), _next(found), _hinges(found), _limits(found), _noise(found)]
     return " ".join(word for word in words if word)
 
 
@@ -59,6 +64,22 @@ def _what(found: Explanation) -> str:
     return text
 
 
+def _busiest(found: Explanation) -> str:
+    """What a pipeline waits for, and what it would gain if that were faster."""
+    if not found.busy_s:
+        return ""
+    name = next(iter(found.busy_s))
+    others = [each for each in list(found.busy_s.values())[1:] if each > 0]
+    text = f"The pipeline waits for {name.replace('->', ' → ')}"
+    text += f"; what is next is busy {others[0] / found.optimum_value:.0%} of the time." if others else "."
+    faster = next((each for each in found.limits if each.item == name and each.binds), None)
+    if faster is not None:
+        step = faster.steps[0]
+        more = (step.allowed or 0.0) / (faster.allowed or 1.0) - 1
+        text += f" {more:.0%} faster, the period would be {amount(step.value, 'period')}."
+    return text
+
+
 def _next(found: Explanation) -> str:
     if not found.runners_up:
         return ""
@@ -75,7 +96,8 @@ def _next(found: Explanation) -> str:
 
 
 def _hinges(found: Explanation) -> str:
-    known = [each for each in found.slower if each.factor is not None and each.kind in ("stage", "hop")]
+    known = [each for each in found.slower if each.factor is not None]
+    known = [each for each in known if each.kind in ("stage", "hop") or found.busy_s]
     if not known:
         return ""
     least = min(known, key=lambda each: each.factor or 0.0)
@@ -88,7 +110,7 @@ def _hinges(found: Explanation) -> str:
 def _limits(found: Explanation) -> str:
     objective, words = found.plan.proof.objective, []
     for each in found.limits:
-        if each.limit == "bandwidth" or not each.binds:
+        if each.limit in ("bandwidth", "speed") or not each.binds:
             continue
         name = KINDS[each.limit].option if each.limit in KINDS else each.item
         item = f" of {each.item}" if each.limit in KINDS and each.item else ""
@@ -115,3 +137,14 @@ def _noise(found: Explanation) -> str:
 
 def _count(rivals: list[Rival]) -> str:
     return "The next plan is" if len(rivals) == 1 else f"The next {len(rivals)} plans are"
+
+
+def drift(plan: Plan, cost: Cost) -> list[str]:
+    """A note where these tables price the plan otherwise than it says."""
+    pairs = zip(cost.values, plan.cost.values, strict=True)
+    if all(math.isclose(now, then, rel_tol=1e-6, abs_tol=1e-12) for now, then in pairs):
+        return []
+    return [
+        f"these tables make the plan {cost.latency_s * 1e3:.4g} ms and {cost.energy_j * 1e3:.4g} mJ, it was made for "
+        f"{plan.cost.latency_s * 1e3:.4g} ms and {plan.cost.energy_j * 1e3:.4g} mJ: they are other measurements"
+    ]

@@ -5,6 +5,7 @@ Values are in the unit of what the plan minimises (s, J, ..., or the weighted su
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
 
 from planner.documents import document, read_document, write_document
@@ -56,10 +57,11 @@ class Step:
 class ShadowPrice:
     """What a limit costs: what the optimum would be if it allowed more.
 
-    ``limit`` is the field of ``Limits``, or "bandwidth" of a link; ``item`` its device, link or placement.
-    ``allowed`` and ``used`` by the optimum are in its unit; both are None for a limit without an amount, ``used``
-    for a bandwidth too. ``binds``: without it (with more of a bandwidth) the optimum is better. ``next_step``: the
-    least change that makes any plan better. ``steps``: larger changes; of a limit, the last is without it.
+    ``limit`` is the field of ``Limits``, or "bandwidth" of a link, or "speed" of a device (1.0: as measured);
+    ``item`` its device, link or placement. ``allowed`` and ``used`` by the optimum are in its unit; both are None for a
+    limit without an amount, ``used`` for a bandwidth or speed too.
+    ``binds``: without it (with more of a bandwidth) the optimum is better. ``next_step``: the least change that makes
+    any plan better. ``steps``: larger changes; of a limit, the last is without it.
     ``slope``: objective per unit: of a limit the Lagrangian multiplier (whatever it allows, the optimum falls by no
     more), of a bandwidth the derivative for the plan as it is. ``proven``: every search behind it was.
     """
@@ -125,7 +127,8 @@ class Challenger:
 class Explanation:
     """Why ``plan``. ``value`` is what it costs by the tables given, ``optimum`` the best plan by them (the plan
     itself where it ``holds``), ``optimum_value`` its cost and ``proven`` whether that is proven. Everything else is
-    about ``optimum``. ``remeasure``: commands that would settle what is within the noise of the measurement."""
+    about ``optimum``. ``remeasure``: commands that would settle what is within the noise of the measurement.
+    ``busy_s``: of a pipeline, seconds per inference that each device and link ("a->b") is busy, the busiest first."""
 
     summary: str
     plan: Plan
@@ -142,6 +145,7 @@ class Explanation:
     quicker: tuple[Challenger, ...] = ()
     remeasure: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    busy_s: dict[str, float] = field(default_factory=dict)
 
     def save(self, file: Path) -> None:
         write_document(self, file, SCHEMA)

@@ -13,27 +13,22 @@ Flow conservation on its own is totally unimodular, so without budgets x may be 
 
 from __future__ import annotations
 
-import inspect
 import math
-import re
-import subprocess
-import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pulp
-from pulp.apis.coin_api import COIN_CMD, PULP_CBC_CMD
 
 from planner.cost import FloatArray
-from planner.errors import SolverError, UnknownNameError
 from planner.graph import IntArray
 from planner.plan import Outcome
 from planner.problem import Problem
+from planner.solvers import NoAnswer, run_solver
 
 # CBC compares objectives with an absolute tolerance of 1e-5, so they are scaled: the least a path can weigh
 # without limits becomes a million.
-_MICRO = 1e6
+MICRO = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,174 +42,117 @@ class Answer:
 
 def minimise(
     problem: Problem, weight: FloatArray, *, time_limit_s: float = 60.0, threads: int = 1, solver: str = "cbc"
-) -> Answer | None:
-    """The lightest path that keeps every limit of the problem; None where the solver found none.
+) -> Answer | NoAnswer:
+    """The lightest path that keeps every limit of the problem.
 
-    ``weight``, in any unit, holds one number for every arc. None is no proof of infeasibility: CBC also
-    says so when its time runs out. Raises ``SolverError`` where the solver fails or is not there.
-    """
-    graph, least = problem.graph, float(problem.graph.ahead(weight)[problem.graph.last])
-    if not math.isfinite(least):
-        return None
-    scale = _MICRO / (least or float(np.abs(weight).max()) or 1.0)
-    programme = pulp.LpProblem("plan", pulp.LpMinimize)
-    binding = [place for place in range(len(problem.resources)) if problem.loads[[place]].nnz]
-    choices = problem.clock_device.size > 0
-    category = pulp.LpBinary if binding or choices else pulp.LpContinuous
-    chosen = [programme.add_variable(f"x{arc}", 0, 1, category) for arc in range(graph.arcs)]
-    programme.setObjective(_sum(chosen, weight * scale))
-
-    flow: dict[int, list[tuple[pulp.LpVariable, int]]] = {graph.first: [], graph.last: []}
-    for variable, tail, head in zip(chosen, graph.tail.tolist(), graph.head.tolist(), strict=True):
-        flow.setdefault(tail, []).append((variable, 1))
-        flow.setdefault(head, []).append((variable, -1))
-    for node, terms in flow.items():
-        supply = (node == graph.first) - (node == graph.last)
-        _constrain(programme, pulp.LpAffineExpression(terms), pulp.LpConstraintEQ, supply)
-    for place in binding:  # in millionths of the ceiling, whatever its size and unit
-        row, ceiling = problem.loads[[place]].tocoo(), problem.resources[place].ceiling
-        arcs, loads = row.col, row.data
-        if (
-            loads >= 0
-        ).all():  # in units of a small ceiling, an arc that breaks it alone is too large for CBC
-            for arc in arcs[loads > ceiling].tolist():
-                chosen[arc].upBound = 0
-            arcs, loads = arcs[loads <= ceiling], loads[loads <= ceiling]
-        unit = _MICRO / (abs(ceiling) or float(np.abs(loads).max(initial=0.0)) or 1.0)
-        used = _sum([chosen[arc] for arc in arcs], loads * unit)
-        _constrain(programme, used, pulp.LpConstraintLE, ceiling * unit)
-    if choices:
-        _one_clock(programme, problem, chosen)
-
-    found = run_solver(programme, solver, time_limit_s, threads)
-    if found is None or (found[0] is Outcome.FEASIBLE and category == pulp.LpContinuous):
-        return None  # where a linear programme stops on its way, there is no path yet
-    outcome, names, bound = found
-    path = np.array(
-        sorted(int(name.removeprefix("x")) for name in names if name.startswith("x")), dtype=np.int64
-    )
-    total = float(weight[path].sum())
-    return Answer(outcome, path, total if outcome is Outcome.OPTIMAL else min(bound / scale, total))
-
-
-def run_solver(
-    programme: pulp.LpProblem, solver: str, time_limit_s: float, threads: int = 1
-) -> tuple[Outcome, list[str], float] | None:
-    """The outcome, the names of the variables that are 1, and the solver's bound; None where it found nothing.
-
+    ``weight``, in any unit, holds one number for every arc, none below 0 (``ValueError``: bounds would not hold).
     Raises ``SolverError`` where the solver fails or is not there.
     """
-    if solver == "cbc":
-        return _run_cbc(programme, time_limit_s, threads)
-    return run_other(solver, programme, time_limit_s, threads)
+    if weight.min(initial=0.0) < 0:
+        raise ValueError(f"an arc weighs {weight.min()}: weights must be at least 0")
+    least = float(problem.graph.ahead(weight)[problem.graph.last])
+    if not math.isfinite(least):
+        return NoAnswer.INFEASIBLE
+    scale = MICRO / (least or float(weight.max()) or 1.0)
+    free = not problem.clock_device.size and not any(
+        problem.loads[[place]].nnz for place in range(len(problem.resources))
+    )
+    paths = Paths.of(problem, pulp.LpContinuous if free else pulp.LpBinary)
+    paths.programme.setObjective(_sum(paths.chosen, weight * scale))
+    found = run_solver(paths.programme, solver, time_limit_s, threads)
+    if isinstance(found, NoAnswer):
+        return found
+    if found.outcome is Outcome.FEASIBLE and free:
+        return NoAnswer.OUT_OF_TIME  # a linear programme that stops on its way has no path yet
+    path = chosen_arcs(found.chosen)
+    total = float(weight[path].sum())
+    proven = found.outcome is Outcome.OPTIMAL
+    return Answer(found.outcome, path, total if proven else min(found.bound / scale, total))
 
 
-def _constrain(programme: pulp.LpProblem, left: pulp.LpAffineExpression, sense: int, right: float) -> None:
-    programme.addConstraint(pulp.LpConstraint(left, sense, rhs=right))
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """A programme of the paths that keep a problem's limits, without an objective. ``chosen``: a variable an arc."""
+
+    programme: pulp.LpProblem
+    chosen: list[pulp.LpVariable]
+
+    @staticmethod
+    def of(problem: Problem, category: str = pulp.LpBinary, *, apart: str = "") -> Paths:
+        """``apart``: the limit whose resources get no row."""
+        programme = pulp.LpProblem("plan", pulp.LpMinimize)
+        paths = Paths(
+            programme, [programme.add_variable(f"x{k}", 0, 1, category) for k in range(problem.graph.arcs)]
+        )
+        paths._join(problem)
+        for place, resource in enumerate(problem.resources):
+            if resource.limit != apart:
+                paths._cap(*_row(problem, place), resource.ceiling)
+        if problem.clock_device.size:
+            paths._one_clock(problem)
+        return paths
+
+    def constrain(self, terms: Iterable[tuple[pulp.LpVariable, float]], sense: int, right: float) -> None:
+        self.programme.addConstraint(
+            pulp.LpConstraint(pulp.LpAffineExpression(list(terms)), sense, rhs=right)
+        )
+
+    def most(self, problem: Problem, place: int, unit: float, most: pulp.LpVariable) -> None:
+        """What a resource is used, times ``unit``, is at most a variable."""
+        arcs, loads = _row(problem, place)
+        if arcs.size:
+            terms = zip((self.chosen[arc] for arc in arcs), (loads * unit).tolist(), strict=True)
+            self.constrain([*terms, (most, -1.0)], pulp.LpConstraintLE, 0.0)
+
+    def _join(self, problem: Problem) -> None:
+        """Flow conservation."""
+        graph = problem.graph
+        flow: dict[int, list[tuple[pulp.LpVariable, float]]] = {graph.first: [], graph.last: []}
+        for variable, tail, head in zip(self.chosen, graph.tail.tolist(), graph.head.tolist(), strict=True):
+            flow.setdefault(tail, []).append((variable, 1))
+            flow.setdefault(head, []).append((variable, -1))
+        for node, terms in flow.items():
+            self.constrain(terms, pulp.LpConstraintEQ, (node == graph.first) - (node == graph.last))
+
+    def _cap(self, arcs: IntArray, loads: FloatArray, ceiling: float) -> None:
+        """A sum in millionths of its ceiling, whatever its size and unit."""
+        if not arcs.size:
+            return
+        if (loads >= 0).all():
+            # In units of a small ceiling, an arc that breaks it alone is too large for CBC.
+            for arc in arcs[loads > ceiling].tolist():
+                self.chosen[arc].upBound = 0
+            arcs, loads = arcs[loads <= ceiling], loads[loads <= ceiling]
+        unit = MICRO / (abs(ceiling) or float(np.abs(loads).max(initial=0.0)) or 1.0)
+        used = _sum([self.chosen[arc] for arc in arcs], loads * unit)
+        self.programme.addConstraint(pulp.LpConstraint(used, pulp.LpConstraintLE, rhs=ceiling * unit))
+
+    def _one_clock(self, problem: Problem) -> None:
+        """One clock per device: a stage may be taken where its clock is."""
+        clocks = [
+            self.programme.add_variable(f"y{clock}", 0, 1, pulp.LpBinary)
+            for clock in range(problem.clock_device.size)
+        ]
+        for device in np.unique(problem.clock_device):
+            mine = [(clocks[clock], 1.0) for clock in np.flatnonzero(problem.clock_device == device)]
+            self.constrain(mine, pulp.LpConstraintLE, 1)
+        for arc in np.flatnonzero(problem.clock >= 0).tolist():
+            pair = (self.chosen[arc], 1.0), (clocks[problem.clock[arc]], -1.0)
+            self.constrain(pair, pulp.LpConstraintLE, 0)
 
 
-def _one_clock(programme: pulp.LpProblem, problem: Problem, chosen: list[pulp.LpVariable]) -> None:
-    """One clock per device: a stage may be taken where its clock is."""
-    clocks = [
-        programme.add_variable(f"y{clock}", 0, 1, pulp.LpBinary) for clock in range(problem.clock_device.size)
-    ]
-    for device in np.unique(problem.clock_device):
-        mine = [(clocks[clock], 1) for clock in np.flatnonzero(problem.clock_device == device)]
-        _constrain(programme, pulp.LpAffineExpression(mine), pulp.LpConstraintLE, 1)
-    for arc in np.flatnonzero(problem.clock >= 0).tolist():
-        pair = pulp.LpAffineExpression([(chosen[arc], 1), (clocks[problem.clock[arc]], -1)])
-        _constrain(programme, pair, pulp.LpConstraintLE, 0)
+def chosen_arcs(names: Iterable[str]) -> IntArray:
+    """The arcs of a solution's variables."""
+    return np.array(sorted(int(name[1:]) for name in names if name.startswith("x")), dtype=np.int64)
 
 
-def _sum(variables: list[pulp.LpVariable], factors: FloatArray) -> pulp.LpAffineExpression:
+def _row(problem: Problem, place: int) -> tuple[IntArray, FloatArray]:
+    """The arcs that use a resource, and how much."""
+    row = problem.loads[[place]].tocoo()
+    return row.col, row.data
+
+
+def _sum(variables: Sequence[pulp.LpVariable], factors: FloatArray) -> pulp.LpAffineExpression:
     return pulp.LpAffineExpression(
         [term for term in zip(variables, factors.tolist(), strict=True) if term[1]]
     )
-
-
-def _run_cbc(
-    problem: pulp.LpProblem, time_limit_s: float, threads: int
-) -> tuple[Outcome, list[str], float] | None:
-    """The outcome, the names of the variables that are 1, and CBC's bound.
-
-    CBC is a child of our own: the one that PuLP starts outlives an interrupt, and so do its files.
-    """
-    solver = _cbc()
-    with tempfile.TemporaryDirectory(prefix="edgecut-") as folder:
-        model, solution = Path(folder, "plan.mps"), Path(folder, "plan.sol")
-        variables, names, rows, _ = problem.writeMPS(str(model), rename=1)
-        options = f"-sec {time_limit_s:.3f} -timeMode elapsed -ratio 0 -threads {threads} -solve -solution"
-        try:
-            # On any exception, an interrupt included, `run` kills the child before it passes it on.
-            ran = subprocess.run(
-                [solver.path, str(model), *options.split(), str(solution)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=2 * time_limit_s + 30,  # CBC checks its own limit only now and then
-            )
-        except subprocess.TimeoutExpired:
-            return None
-        except OSError as error:
-            raise SolverError(f"cannot run CBC at {solver.path}: {error}", _REMEDY) from error
-        if ran.returncode != 0 or not solution.exists():
-            last = "".join(ran.stdout.strip().splitlines()[-1:]) or "no output"
-            raise SolverError(f"CBC stopped with exit code {ran.returncode}: {last}")
-        try:
-            status, values, *_, quality = solver.readsol_MPS(str(solution), problem, variables, names, rows)
-        except (ValueError, LookupError) as error:
-            raise SolverError(f"CBC's answer cannot be read: {error}") from error
-    chosen = [name for name, value in values.items() if value > 0.5]
-    # A run that its time limit stopped has the status "optimal" too; only the pair tells.
-    if (status, quality) == (pulp.LpStatusOptimal, pulp.LpSolutionOptimal):
-        return Outcome.OPTIMAL, chosen, math.inf
-    if (status, quality) == (pulp.LpStatusOptimal, pulp.LpSolutionIntegerFeasible):
-        printed = re.search(r"^Lower bound: +(\S+)", ran.stdout, re.MULTILINE)
-        # It is printed to three decimals; no path weighs less than nothing.
-        return Outcome.FEASIBLE, chosen, max(0.0, float(printed[1]) - 1e-3) if printed else 0.0
-    return None
-
-
-def run_other(
-    name: str, programme: pulp.LpProblem, time_limit_s: float, threads: int
-) -> tuple[Outcome, list[str], float] | None:
-    """The same by another solver that PuLP knows and that is installed."""
-    known = {each.removesuffix("_PY").lower(): each for each in pulp.listSolvers()}
-    if name not in known:
-        raise UnknownNameError("solver", name, ["cbc", *known])
-    kind = type(pulp.getSolver(known[name], msg=False))
-    options = {"timeLimit": time_limit_s, "gapRel": 0.0, "threads": threads}
-    taken = inspect.signature(kind).parameters
-    solver = kind(msg=False, **{option: value for option, value in options.items() if option in taken})
-    if not solver.available():
-        raise SolverError(
-            f"the solver {name} is not installed here", f"install it, or take one of {', '.join(installed())}"
-        )
-    try:
-        programme.solve(solver)
-    except Exception as error:  # whatever PuLP makes of a process that failed or wrote something else
-        raise SolverError(f"{name} failed: {error}", "try --solver cbc") from error
-    chosen = [each.name for each in programme.variables() if (each.value() or 0.0) > 0.5]
-    if programme.sol_status == pulp.LpSolutionOptimal:
-        return Outcome.OPTIMAL, chosen, math.inf
-    return (Outcome.FEASIBLE, chosen, 0.0) if programme.sol_status == pulp.LpSolutionIntegerFeasible else None
-
-
-def installed() -> list[str]:
-    """The solvers that PuLP finds on this machine."""
-    return sorted(
-        {"cbc", *(each.removesuffix("_PY").lower() for each in pulp.listSolvers(onlyAvailable=True))}
-    )
-
-
-_REMEDY = "pip install 'pulp>=3.3.2,<4', which brings CBC, or put `cbc` on the PATH"
-
-
-def _cbc() -> COIN_CMD:
-    """The CBC that PuLP brings, or the one on the PATH."""
-    for path in (PULP_CBC_CMD.pulp_cbc_path, "cbc"):
-        solver = COIN_CMD(path=path, msg=False)
-        if solver.available():
-            return solver
-    raise SolverError("CBC, the solver that decides and proves a plan, is not installed here", _REMEDY)

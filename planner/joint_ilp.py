@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 import pulp
 
-from planner.ilp import run_solver
 from planner.plan import Outcome
 from planner.shared import Part, Paths, Shared
+from planner.solvers import NoAnswer, run_solver
 
 _MICRO = 1e6
 
@@ -65,7 +65,7 @@ def decide(
     _clocks(programme, shared, chosen)
 
     found = run_solver(programme, solver, time_limit_s)
-    if found is None:
+    if isinstance(found, NoAnswer):  # it may always give up, so there is an answer: time was short
         return Decision(False, None, least)
     outcome, names, bound = found
     paths = None

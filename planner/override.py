@@ -15,14 +15,15 @@ from planner.chain import Bundle, Chain
 from planner.cost import CostModel, Way, noise_of
 from planner.errors import InputError, MismatchError, PlanningError, SolverError, UnknownNameError
 from planner.fleet import Fleet
-from planner.graph import IntArray
 from planner.limits import Criterion, Limits
 from planner.measured import profile_command
+from planner.pipeline import Parts
 from planner.placement import without
 from planner.plan import Baseline, Cost, Hop, Plan, Variant, check_path
 from planner.problem import Problem
 from planner.rules import Rule, rules, taken
 from planner.search import search
+from planner.throughput import least_period_plan
 
 _PIECE = re.compile(r"([^:\s]+):(?:\[(\d+),(\d+)\)|(\d+)(?:-(\d+))?)(?:@(\S+))?")
 
@@ -107,8 +108,9 @@ def priced_override(
     """A hand-made plan at the model's prices; the model's fleet holds the links that limits exclude, too.
 
     A plan is taken as it is. Where pieces leave variants, codecs and routes open, it is the best by ``weights``
-    within the limits, or where they cannot be kept, the best. Raises ``InputError`` for gaps, overlaps, bundles that
-    were not measured, and codecs or links that are not there; ``MismatchError``; ``PlanningError`` without a route.
+    (without any, the one of least period) within the limits, or where they cannot be kept, the best. Raises
+    ``InputError`` for gaps, overlaps, bundles that were not measured, and codecs or links that are not there;
+    ``MismatchError``; ``PlanningError`` without a route.
     """
     if isinstance(given, Plan):
         return _as_planned(model, given)
@@ -117,20 +119,16 @@ def priced_override(
     wanted = np.zeros(model.latency_s.shape, dtype=bool)
     for piece, ways in zip(given, variants, strict=True):
         wanted[ways, piece.bundle.start, piece.bundle.stop] = True
-    choice: dict[Criterion, float] = dict(weights) or {"latency": 1.0}
+    asked = replace(model, latency_s=np.where(wanted, model.latency_s, np.inf))
     # With a limit on their layers, bundles of one variant may follow each other.
     loosest = Limits(max_bundle_layers=len(model.chain))
     for tried in (replace(limits, max_bundle_layers=limits.max_bundle_layers or len(model.chain)), loosest):
-        problem = Problem.of(replace(model, fleet=without(model.fleet, tried)), tried)
-        stages_or_none = np.append(wanted.ravel(), False)[_cells(problem)] | (problem.graph.way < 0)
-        problem = problem.restricted(stages_or_none)
         try:
-            found = search(problem, choice)
+            stages, hops = _best(replace(asked, fleet=without(model.fleet, tried)), tried, weights)
         except SolverError:
             raise
         except PlanningError:
             continue
-        stages, hops = problem.graph.decode(found.arcs)
         return Baseline("by hand", stages, hops, model.price(stages, hops))
     raise PlanningError(_no_route(model, given), "add the [[link]] to the fleet, or choose other devices")
 
@@ -144,14 +142,12 @@ def limits_kept(fleet: Fleet, limits: Limits, entry: Plan | Baseline) -> tuple[K
     return tuple(found)
 
 
-def _cells(problem: Problem) -> IntArray:
-    """Of each arc the place of its bundle in the model's arrays, flattened; -1 for those that are none."""
-    graph = problem.graph
-    shape = graph.model.latency_s.shape
-    cells = np.full(graph.arcs, -1, dtype=np.int64)
-    mine = graph.way >= 0
-    cells[mine] = np.ravel_multi_index((graph.way[mine], graph.start[mine], graph.stop[mine]), shape)
-    return cells
+def _best(model: CostModel, limits: Limits, weights: Mapping[Criterion, float]) -> Parts:
+    """Raises as `search`."""
+    if not weights:
+        return least_period_plan(model, limits, several=True).parts
+    problem = Problem.of(model, limits)
+    return problem.graph.decode(search(problem, dict(weights)).arcs)
 
 
 def _check_layers(chain: Chain, pieces: Sequence[Piece]) -> None:

@@ -19,63 +19,36 @@ from scipy.sparse import csr_array
 
 from planner.cost import ROUNDING
 from planner.graph import IntArray
-from planner.ilp import Answer, run_solver
+from planner.ilp import MICRO, Answer, Paths, chosen_arcs
 from planner.plan import Outcome
 from planner.problem import Problem
-
-# CBC compares with absolute tolerances, so a period that is known counts a million.
-_UNIT = 1e6
+from planner.solvers import NoAnswer, run_solver
 
 
 def least_period(
     problem: Problem, least_s: float, most_s: float, *, time_limit_s: float = 60.0, solver: str = "cbc"
-) -> Answer | None:
+) -> Answer | NoAnswer:
     """The path of least period from ``least_s``, which no plan is below, to ``most_s``.
 
     ``problem``: one whose limits have ``max_period_s``; its resources of that limit are what the period is the
-    most of. None where the solver found none in time.
+    most of.
     """
     keep = promising(problem, most_s)
-    problem = problem.restricted(keep)
-    graph, scale = problem.graph, _UNIT / most_s
-    programme = pulp.LpProblem("period", pulp.LpMinimize)
-    period = programme.add_variable("T", max(0.0, least_s * (1 - ROUNDING)) * scale, _UNIT * (1 + ROUNDING))
-    programme.setObjective(pulp.LpAffineExpression([(period, 1)]))
-    chosen = [programme.add_variable(f"x{arc}", 0, 1, pulp.LpBinary) for arc in range(graph.arcs)]
-
-    def constrain(terms: list[tuple[pulp.LpVariable, float]], sense: int, right: float) -> None:
-        programme.addConstraint(pulp.LpConstraint(pulp.LpAffineExpression(terms), sense, rhs=right))
-
-    flow: dict[int, list[tuple[pulp.LpVariable, float]]] = {graph.first: [], graph.last: []}
-    for variable, tail, head in zip(chosen, graph.tail.tolist(), graph.head.tolist(), strict=True):
-        flow.setdefault(tail, []).append((variable, 1.0))
-        flow.setdefault(head, []).append((variable, -1.0))
-    for node, terms in flow.items():
-        constrain(terms, pulp.LpConstraintEQ, (node == graph.first) - (node == graph.last))
+    problem, scale = problem.restricted(keep), MICRO / most_s
+    paths = Paths.of(problem, apart="max_period_s")
+    lowest = max(0.0, least_s * (1 - ROUNDING)) * scale
+    period = paths.programme.add_variable("T", lowest, MICRO * (1 + ROUNDING))
+    paths.programme.setObjective(pulp.LpAffineExpression([(period, 1)]))
     for place, resource in enumerate(problem.resources):
-        row = problem.loads[[place]].tocoo()
-        if not row.nnz:
-            continue
-        timed = resource.limit == "max_period_s"
-        unit = scale if timed else _UNIT / (abs(resource.ceiling) or float(np.abs(row.data).max()) or 1.0)
-        used = [
-            (chosen[arc], load)
-            for arc, load in zip(row.col.tolist(), (row.data * unit).tolist(), strict=True)
-        ]
-        if timed:
-            constrain([*used, (period, -1.0)], pulp.LpConstraintLE, 0.0)
-        else:
-            constrain(used, pulp.LpConstraintLE, resource.ceiling * unit)
-    _one_clock(programme, problem, chosen)
-
-    found = run_solver(programme, solver, time_limit_s)
-    if found is None:
-        return None
-    outcome, names, bound = found
-    path = np.array(sorted(int(name[1:]) for name in names if name.startswith("x")), dtype=np.int64)
+        if resource.limit == "max_period_s":
+            paths.most(problem, place, scale, period)
+    found = run_solver(paths.programme, solver, time_limit_s)
+    if isinstance(found, NoAnswer):
+        return found
+    path = chosen_arcs(found.chosen)
     value = _period_s(problem, path)
-    bound_s = value if outcome is Outcome.OPTIMAL else min(max(bound / scale, least_s), value)
-    return Answer(outcome, np.flatnonzero(keep)[path], bound_s)
+    bound_s = value if found.outcome is Outcome.OPTIMAL else min(max(found.bound / scale, least_s), value)
+    return Answer(found.outcome, np.flatnonzero(keep)[path], bound_s)
 
 
 def promising(problem: Problem, most_s: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -92,18 +65,6 @@ def promising(problem: Problem, most_s: float) -> np.ndarray[tuple[int], np.dtyp
     linked = graph.restricted(keep)
     keep[np.flatnonzero(keep)[~np.isfinite(linked.through(np.zeros(linked.arcs)))]] = False
     return keep
-
-
-def _one_clock(programme: pulp.LpProblem, problem: Problem, chosen: list[pulp.LpVariable]) -> None:
-    clocks = [
-        programme.add_variable(f"y{clock}", 0, 1, pulp.LpBinary) for clock in range(problem.clock_device.size)
-    ]
-    for device in np.unique(problem.clock_device):
-        mine = [(clocks[clock], 1) for clock in np.flatnonzero(problem.clock_device == device)]
-        programme.addConstraint(pulp.LpConstraint(pulp.LpAffineExpression(mine), pulp.LpConstraintLE, rhs=1))
-    for arc in np.flatnonzero(problem.clock >= 0).tolist():
-        pair = pulp.LpAffineExpression([(chosen[arc], 1), (clocks[problem.clock[arc]], -1)])
-        programme.addConstraint(pulp.LpConstraint(pair, pulp.LpConstraintLE, rhs=0))
 
 
 def _period_s(problem: Problem, path: IntArray) -> float:

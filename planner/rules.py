@@ -103,8 +103,9 @@ class Rule:
             return f" of the time on {self.item}"
         return f" on {self.item}" if self.item and self.valued else ""
 
-    def value(self, taken: float) -> str:
-        """What a plan takes of it, in the option's unit, to four digits: as a limit it can be kept.
+    def value(self, taken: float, *, up: bool = True) -> str:
+        """What a plan takes of it, in the option's unit, to four digits: as a limit it can be kept, unless ``up`` is
+        False: then it is rounded down.
 
         ``taken``: as ``taken`` gives it; noise for the signal to noise.
         """
@@ -115,7 +116,8 @@ class Rule:
             return f"{Context(prec=4, rounding=ROUND_FLOOR).create_decimal(f'{sqnr_db:.10g}').normalize():f}"
         # A sum is sure to ten digits only; bytes are counted.
         exact = Decimal(taken) if self.kind.unit == " MB" else Decimal(f"{taken:.10g}")
-        scaled = Context(prec=4, rounding=ROUND_CEILING).create_decimal(exact * Decimal(self.kind.per_si))
+        rounding = ROUND_CEILING if up else ROUND_FLOOR
+        scaled = Context(prec=4, rounding=rounding).create_decimal(exact * Decimal(self.kind.per_si))
         return f"{scaled.normalize():f}"
 
     def eased(self, taken: float) -> Rule | None:
@@ -216,6 +218,13 @@ def taken(rule: Rule, fleet: Fleet, limits: Limits, entry: Plan | Baseline) -> f
     if rule.field == "max_bundles":
         return max(bundles.values())
     return _broken(rule, limits, entry, mine, bundles)
+
+
+def broken(fleet: Fleet, limits: Limits, entry: Plan | Baseline) -> tuple[str, ...]:
+    """The limits that a plan does not keep."""
+    return tuple(
+        str(rule) for rule in rules(fleet, limits) if not rule.keeps(taken(rule, fleet, limits, entry))
+    )
 
 
 def _broken(

@@ -29,11 +29,12 @@ from planner.dominance import undominated
 from planner.dual import Dual
 from planner.errors import InfeasibleError, PlanningError, SolverError
 from planner.graph import BoolArray, IntArray
-from planner.ilp import minimise
+from planner.ilp import Answer, minimise
 from planner.labels import Bound, Labelled, lightest
 from planner.limits import Criterion
 from planner.plan import Outcome
 from planner.problem import Problem
+from planner.solvers import NoAnswer
 
 # Upper bounds to try, by how much they exceed the lower bound; after them, the heaviest path there is.
 _GUESSES = (1e-6, 0.01, 0.02, 0.04, 0.06, 0.085, 0.115, 0.15, 0.2, 0.27, 0.36, 0.5, 0.75, 1.2, 3.0)
@@ -128,7 +129,7 @@ class _Searching:
     def run(self) -> Search:
         tried = self._guess()
         if tried is None:
-            raise InfeasibleError("no plan keeps the limits", "loosen one of them")
+            raise self._nothing(proven=True)
         if not tried.labelled.complete:
             return self._unproven(tried)
         tried = self._narrowed(tried)
@@ -138,8 +139,8 @@ class _Searching:
         """CBC over all arcs."""
         with self._phase("CBC"):
             answer = minimise(self.problem, self.weight, time_limit_s=self.time_limit_s, solver=self.solver)
-        if answer is None:
-            raise InfeasibleError("no plan keeps the limits, or none was found in time", "loosen one of them")
+        if not isinstance(answer, Answer):
+            raise self._nothing(proven=answer is NoAnswer.INFEASIBLE)
         arcs = self.problem.graph.arcs
         return Search(answer.outcome, answer.arcs, answer.bound, arcs, "not checked: nothing was reduced")
 
@@ -229,8 +230,8 @@ class _Searching:
             left_s = max(self.deadline - time.perf_counter(), 1.0)
             answer = minimise(part.problem, part.weight, time_limit_s=left_s, solver=self.solver)
         found = f"label setting finds the same ({tried.labelled.labels:,} labels"
-        if answer is None:  # CBC also says infeasible of what is not when its time runs out
-            check = "label setting found it; the solver could not confirm it"
+        if not isinstance(answer, Answer):
+            check = f"label setting found it; the solver {answer.value}"
             return Search(Outcome.FEASIBLE, chosen, self.lower, part.arcs.size, check)
         part.problem.graph.decode(answer.arcs)  # refuses what is no path
         value = float(part.weight[answer.arcs].sum())
@@ -240,31 +241,33 @@ class _Searching:
         if answer.outcome is not Outcome.OPTIMAL:
             bound, check = max(self.lower, answer.bound), f"{found}); the solver ran out of time"
             return Search(answer.outcome, chosen, bound, part.arcs.size, check)
-        check = (
-            f"{found}, relative difference {difference:.1g})"  # which breaks ties the same way for any solver
-        )
+        check = f"{found}, relative difference {difference:.1g})"
+        # Label setting's breaks ties the same way for any solver.
         return Search(answer.outcome, chosen, min(answer.bound, best), part.arcs.size, check)
 
     def _unproven(self, tried: _Tried) -> Search:
         """Where labels ran out: the best plan known, or CBC's, and what is known of the optimum."""
-        part, bound, answer = tried.part, self.lower, None
+        part, bound = tried.part, self.lower
+        answer: Answer | NoAnswer = NoAnswer.OUT_OF_TIME
         if self.incumbent is None or part.arcs.size < _MANY:
             with self._phase("CBC"):
                 left_s = max(self.deadline - time.perf_counter(), 1.0)
                 answer = minimise(part.problem, part.weight, time_limit_s=left_s, solver=self.solver)
-        if answer is not None:
-            if self.incumbent is None or float(part.weight[answer.arcs].sum()) < self._best():
-                self._remember(part, answer.arcs)
+        if isinstance(answer, Answer):
+            self._remember(part, answer.arcs)
             bound = max(bound, min(answer.bound, tried.most))
         if self.incumbent is None:
-            raise SolverError(
-                f"no plan within the limits was found in {self.time_limit_s:g} s, nor that there is none",
-                "raise --time-limit, or loosen a limit",
-            )
+            raise self._nothing(proven=answer is NoAnswer.INFEASIBLE and tried.most >= self.heaviest)
         best = self._best()
         outcome = Outcome.OPTIMAL if bound >= best * (1 - ROUNDING) else Outcome.FEASIBLE
         check = f"not checked: label setting gave up after {tried.labelled.labels:,} labels"
         return Search(outcome, self.incumbent, min(bound, best), part.arcs.size, check)
+
+    def _nothing(self, *, proven: bool) -> PlanningError:
+        if proven:
+            return InfeasibleError("no plan keeps the limits", "loosen one of them")
+        problem = f"no plan within the limits was found in {self.time_limit_s:g} s, nor that there is none"
+        return SolverError(problem, "raise --time-limit, or loosen a limit")
 
     def _lightest(
         self, part: _Part, most: float, bounds: Sequence[Bound], beam: int | None = None

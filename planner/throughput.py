@@ -17,6 +17,7 @@ from pulp.constants import VERSION
 from planner.cost import ROUNDING, CostModel
 from planner.errors import PlanningError, SolverError
 from planner.graph import BoolArray, Graph, IntArray
+from planner.ilp import Answer
 from planner.limits import Limits
 from planner.period import period_s
 from planner.period_ilp import least_period, promising
@@ -149,7 +150,7 @@ def _by_ilp(
         left_s = max(ends - time.perf_counter(), 1.0)
         name = f"{'CBC' if solver == 'cbc' else solver} (PuLP {VERSION})"
         answer = least_period(problem, bound_s, most_s, time_limit_s=left_s, solver=solver)
-        if answer is not None:
+        if isinstance(answer, Answer):
             candidate = parts_of(problem.graph, answer.arcs)
             best = min((candidate, seed), key=lambda parts: period_s(model.fleet, *parts))
             outcome, bound_s = answer.outcome, max(bound_s, answer.bound)

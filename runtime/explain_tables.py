@@ -21,9 +21,18 @@ def show(found: Explanation) -> None:
     for note in found.notes:
         out.print(f"note: {note}", style="yellow", soft_wrap=True)
     out.print()
+    if found.busy_s:
+        busy = [
+            (name.replace("->", " → "), milliseconds(each), f"{each / found.optimum_value:.1%}")
+            for name, each in found.busy_s.items()
+        ]
+        columns: tuple[str, ...] = ("device or link", "busy ms", "of the period")
+        out.print(table("what the pipeline waits for", columns, busy, left=(0,)))
     if found.runners_up:
         title = f"the plans that come next ({_DISTINCT[found.distinct]})"
-        columns = ("", "plan", objective, "regret", "regret %", "± noise", "")
+        # Of equal periods, the latency tells which comes first.
+        last = "latency ms" if found.busy_s else "± noise"
+        columns = ("", "plan", objective, "regret", "regret %", last, "")
         rows = [_next_row(each, found) for each in found.runners_up]
         out.print(table(title, columns, rows, left=(0, 1, 6)))
     columns = ("plan", "by", "stages", "latency ms", "energy mJ", objective, "breaks")
@@ -32,7 +41,8 @@ def show(found: Explanation) -> None:
     if found.limits:
         columns = ("limit", "allowed", "used", "next step", "buys", "per unit", "then")
         rows = [row for each in found.limits for row in _limit_rows(each, found)]
-        out.print(table("what each limit costs", columns, rows, left=(0, 3, 6)))
+        title = "what would shorten the period" if found.busy_s else "what each limit costs"
+        out.print(table(title, columns, rows, left=(0, 3, 6)))
     if found.slower:
         named = ("part", "what", "may be slower by", "± noise", "until")
         rows = [_slower_row(each) for each in found.slower]
@@ -58,10 +68,12 @@ def _next_row(each: Rival, found: Explanation) -> Sequence[str]:
     remarks += ["within the noise"] if each.within_noise and not each.equal else []
     remarks += [] if each.proven else ["not proven"]
     share = f"{each.regret / found.optimum_value * 100:.2f}" if found.optimum_value else ""
-    noise = "" if each.noise_s is None else milliseconds(each.noise_s)
+    last = "" if each.noise_s is None else milliseconds(each.noise_s)
+    if found.busy_s:
+        last = milliseconds(each.cost.latency_s)
     return (
         each.name, difference(each.stages, found.optimum.stages), amount(each.value, objective),
-        amount(max(each.regret, 0.0), objective), share, noise, ", ".join(remarks),
+        amount(max(each.regret, 0.0), objective), share, last, ", ".join(remarks),
     )  # fmt: skip
 
 
@@ -86,7 +98,7 @@ def _limit_rows(each: ShadowPrice, found: Explanation) -> Iterable[Sequence[str]
         return amount(max(found.optimum_value - step.value, 0.0), objective)
 
     valued = each.allowed is not None
-    name = KINDS[each.limit].option if each.limit in KINDS else "bandwidth" if valued else each.item
+    name = KINDS[each.limit].option if each.limit in KINDS else each.limit if valued else each.item
     name += f" {each.item}" if valued and each.item else ""
     allowed, used = (
         "" if value is None else quantity(each.limit, value) for value in (each.allowed, each.used)
@@ -180,6 +192,8 @@ def write_csv(found: Explanation, folder: Path) -> list[Path]:
         "slower": lambda: [to_data(each) for each in found.slower],
         "quicker": lambda: [to_data(each) for each in found.quicker],
     }
+    if found.busy_s:
+        tables["busy"] = lambda: [{"item": name, "busy_s": each} for name, each in found.busy_s.items()]
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -23,14 +23,16 @@ from labels_oracle import optimum
 
 import planner.ilp
 import planner.search
+import planner.solvers
 from planner.cost import CostModel, ceilings
-from planner.errors import SolverError, UnknownNameError
+from planner.errors import InfeasibleError, SolverError, UnknownNameError
 from planner.graph import Graph
 from planner.labels import Labelled
 from planner.limits import Limits
 from planner.plan import Outcome
 from planner.problem import Problem
 from planner.solver import solve
+from planner.solvers import NoAnswer, installed
 
 # The solver's answers are not taken on trust ---------------------------------------------------------
 
@@ -115,7 +117,7 @@ def fake_cbc(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
         f"#!{sys.executable}\nimport sys, time\nsolution = sys.argv[-1]\n{textwrap.dedent(script)}"
     )
     path.chmod(0o755)
-    monkeypatch.setattr(planner.ilp.PULP_CBC_CMD, "pulp_cbc_path", str(path))
+    monkeypatch.setattr(planner.solvers.PULP_CBC_CMD, "pulp_cbc_path", str(path))
 
 
 BUDGET = Limits(max_energy_j=0.05)
@@ -145,17 +147,17 @@ def test_a_run_stopped_by_its_time_limit_is_feasible_with_a_bound(
         """pathlib.Path(solution).write_text(text.replace("Optimal -", "Stopped on time -", 1))
         print("Result - Stopped on time limit\\n\\nLower bound:                    15000.125")""",
     )
-    real = planner.ilp.PULP_CBC_CMD.pulp_cbc_path
+    real = planner.solvers.PULP_CBC_CMD.pulp_cbc_path
     fake_cbc(tmp_path, monkeypatch, pass_on(real, stopped))
     weight = problem.graph.weight["latency"]
     least = float(problem.graph.ahead(weight)[problem.graph.last])
     answer = planner.ilp.minimise(problem, weight)
-    assert answer
+    assert isinstance(answer, planner.ilp.Answer)
     assert answer.outcome is Outcome.FEASIBLE
     # The least a path can weigh is a million of CBC's.
     assert answer.bound == pytest.approx((15000.125 - 1e-3) * least / 1e6)
     free = Problem.of(problem.graph.model, Limits())
-    assert planner.ilp.minimise(free, weight) is None  # a linear programme, on its way
+    assert planner.ilp.minimise(free, weight) is NoAnswer.OUT_OF_TIME  # a linear programme, on its way
 
 
 def test_what_time_did_not_suffice_to_prove_is_not_called_optimal(
@@ -168,7 +170,7 @@ def test_what_time_did_not_suffice_to_prove_is_not_called_optimal(
     )
     limits = Limits(max_energy_j=(fast.cost.energy_j + frugal.cost.energy_j) / 2)
     best = solve(chain, fleet, table, limits=limits)
-    real = planner.ilp.PULP_CBC_CMD.pulp_cbc_path
+    real = planner.solvers.PULP_CBC_CMD.pulp_cbc_path
     stopped = """pathlib.Path(solution).write_text(text.replace("Optimal -", "Stopped on time -", 1))
         print("Lower bound:                    1.000")"""
     fake_cbc(tmp_path, monkeypatch, pass_on(real, stopped))
@@ -207,12 +209,15 @@ def test_a_solver_that_fails_is_an_error(
         solve(CHAIN, FLEET, make_table(), objective="latency", limits=limits)
 
 
+INFEASIBLE, STOPPED = "Integer infeasible - objective value 0", "Stopped on time (no integer solution)"
+
+
 @pytest.mark.parametrize(
-    "said", ["Integer infeasible - objective value 0", "Stopped on time (no integer solution)"]
+    ("said", "check"), [(INFEASIBLE, "says that no plan keeps the limits"), (STOPPED, "found none in time")]
 )
 @pytest.mark.parametrize("limits", [Limits(), BUDGET], ids=["free", "budget"])
 def test_a_plan_that_cbc_does_not_confirm_is_not_called_optimal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, limits: Limits
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, check: str, limits: Limits
 ) -> None:
     """CBC says so of what is feasible, too, when its time runs out."""
     best = solve(CHAIN, FLEET, make_table(), limits=limits)
@@ -220,6 +225,39 @@ def test_a_plan_that_cbc_does_not_confirm_is_not_called_optimal(
     plan = solve(CHAIN, FLEET, make_table(), limits=limits)
     assert plan.proof.outcome is Outcome.FEASIBLE
     assert plan.proof.bound <= best.proof.objective_value <= plan.proof.objective_value
+    assert plan.proof.check == f"label setting found it; the solver {check}"
+
+
+@pytest.mark.parametrize("solver", [each for each in installed() if each != "pulp_cbc_cmd"])
+def test_infeasible_is_not_out_of_time(solver: str) -> None:
+    model = CostModel.of(CHAIN, FLEET, make_table().rows, 1)
+    problem = Problem.of(model, Limits(max_latency_s=0.02, max_upload_bytes=10))
+    weight = problem.graph.weight["latency"]
+    assert planner.ilp.minimise(problem, weight, solver=solver) is NoAnswer.INFEASIBLE
+    with pytest.raises(InfeasibleError):
+        planner.search.search(problem, {"latency": 1.0}, reduce=False, solver=solver)
+    with pytest.raises(InfeasibleError):
+        planner.search.search(problem, {"latency": 1.0}, solver=solver)
+
+
+def test_infeasible_when_time_has_run_out_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_cbc(tmp_path, monkeypatch, f"time.sleep(0.3); open(solution, 'w').write({INFEASIBLE!r})")
+    problem = budgeted()
+    weight = problem.graph.weight["latency"]
+    assert planner.ilp.minimise(problem, weight, time_limit_s=0.2) is NoAnswer.OUT_OF_TIME
+    assert planner.ilp.minimise(problem, weight, time_limit_s=60) is NoAnswer.INFEASIBLE
+    with pytest.raises(SolverError, match="nor that there is none"):
+        planner.search.search(problem, {"latency": 1.0}, reduce=False, time_limit_s=0.2)
+
+
+def test_weights_below_0_are_refused() -> None:
+    problem = budgeted()
+    weight = problem.graph.weight["latency"].copy()
+    weight[3] = -1e-9
+    with pytest.raises(ValueError, match="weights must be at least 0"):
+        planner.ilp.minimise(problem, weight)
 
 
 # Other solvers ---------------------------------------------------------------------------------------
@@ -235,9 +273,9 @@ def on_the_path(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, script
 
 def test_another_solver_finds_the_same_optimum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """CBC as PuLP runs it, a solver like any other."""
-    (tmp_path / "cbc").symlink_to(planner.ilp.PULP_CBC_CMD.pulp_cbc_path)
+    (tmp_path / "cbc").symlink_to(planner.solvers.PULP_CBC_CMD.pulp_cbc_path)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert "coin_cmd" in planner.ilp.installed()
+    assert "coin_cmd" in planner.solvers.installed()
     for limits in (Limits(), BUDGET):
         mine, other = (
             solve(CHAIN, FLEET, make_table(), limits=limits, solver=name) for name in ("cbc", "coin_cmd")
@@ -269,6 +307,45 @@ def test_another_solver_that_fails_is_an_error(
         solve(CHAIN, FLEET, make_table(), objective="latency", limits=BUDGET, solver=name)
 
 
+@pytest.mark.parametrize(("solver", "program"), [("cbc", "cbc"), ("coin_cmd", "cbc"), ("scip_cmd", "scip")])
+def test_a_solver_that_does_not_end_is_ended(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, solver: str, program: str
+) -> None:
+    """With what it started, which holds the same pipe open."""
+    monkeypatch.setattr(planner.solvers, "_GRACE_S", 0.5)
+    started = workdir / "started"
+    monkeypatch.setattr(planner.solvers.PULP_CBC_CMD, "pulp_cbc_path", str(workdir / program))
+    on_the_path(
+        workdir,
+        monkeypatch,
+        program,
+        f"""
+        import os, pathlib, subprocess
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        pathlib.Path({str(started)!r}).write_text(f"{{os.getpid()}} {{child.pid}}")
+        time.sleep(600)
+        """,
+    )
+    plan = solve(CHAIN, FLEET, make_table(), limits=BUDGET, solver=solver, time_limit_s=1)
+    assert plan.proof.outcome is Outcome.FEASIBLE
+    assert plan.proof.check == "label setting found it; the solver found none in time"
+    for pid in map(int, started.read_text().split()):
+        assert ended(pid)
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone, or killed and not yet waited for."""
+    for _ in range(500):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def test_a_solver_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SolverError, match="the solver glpk_cmd is not installed here") as caught:
@@ -278,7 +355,7 @@ def test_a_solver_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tm
         solve(CHAIN, FLEET, make_table(), solver="glpk")
 
 
-@pytest.mark.parametrize("name", [name for name in planner.ilp.installed() if name != "pulp_cbc_cmd"])
+@pytest.mark.parametrize("name", [name for name in installed() if name != "pulp_cbc_cmd"])
 def test_every_solver_here_agrees(name: str) -> None:
     chain, fleet, table = hard_table(5)
     limits = Limits(max_energy_j=solve(chain, fleet, table, objective="energy").cost.energy_j * 1.5)
@@ -287,7 +364,7 @@ def test_every_solver_here_agrees(name: str) -> None:
 
 
 def test_a_missing_cbc_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(planner.ilp.PULP_CBC_CMD, "pulp_cbc_path", str(tmp_path / "none"))
+    monkeypatch.setattr(planner.solvers.PULP_CBC_CMD, "pulp_cbc_path", str(tmp_path / "none"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SolverError) as caught:
         solve(CHAIN, FLEET, make_table(), objective="latency")
@@ -315,8 +392,8 @@ def test_an_interrupt_ends_cbc_too(tmp_path: Path) -> None:
         textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import planner, planner.ilp, cases
-        planner.ilp.PULP_CBC_CMD.pulp_cbc_path = {str(cbc)!r}
+        import planner, planner.solvers, cases
+        planner.solvers.PULP_CBC_CMD.pulp_cbc_path = {str(cbc)!r}
         planner.solve(cases.CHAIN, cases.FLEET, cases.make_table(), objective="latency")
         """)
     )

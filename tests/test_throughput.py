@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +24,11 @@ from planner.codec_table import CODECS
 from planner.errors import InfeasibleError, InputError, PlanningError
 from planner.fleet import Device, Fleet, Link
 from planner.fleet_file import save_fleet
+from planner.ilp import Answer
 from planner.imports.partitioning import read_partitioning
 from planner.imports.pipeedge import read_pipeedge
 from planner.limits import Limits, Placement
+from planner.override import Piece, priced_override
 from planner.period import busy_s, period_s
 from planner.period_ilp import least_period
 from planner.plan import Outcome, Plan
@@ -161,6 +165,56 @@ def test_the_least_period_within_limits_equals_enumeration(
             solved(instance, limits, several=several)
         return
     check(solved(instance, limits, several=several), within)
+
+
+@given(
+    linked(), st.sampled_from(["latency", "price"]), st.booleans(),
+    st.sampled_from([None, *(kind for kind in KINDS if kind != "period")]), st.floats(0.3, 0.99), st.data(),
+)  # fmt: skip
+@settings(max_examples=25)
+def test_a_period_too_short_names_the_least_within_the_other_limits(
+    instance: Instance, objective: Any, once: bool, kind: str | None, share: float, data: st.DataObject
+) -> None:
+    """For an objective other than the period, too."""
+    plans = everything(instance, kind in ("max_bundle_layers", "ceil_rule"))
+    limits = Limits() if kind is None else data.draw(some_limits(instance, plans, kind))
+    limits = replace(limits, once=once)
+    within = [known.period for known in plans if known.keeps(limits)]
+    assume(within)
+    least = min(within)
+    with pytest.raises(InfeasibleError) as caught:
+        solve(
+            instance.chain, instance.fleet, instance.table,
+            objective=objective, limits=replace(limits, max_period_s=share * least), codecs=CODECS,
+        )  # fmt: skip
+    assert "in time" not in caught.value.message
+    named = re.search(r"raise --max-period-ms to (\S+) or more", caught.value.remedy)
+    assert named
+    assert least <= float(named[1]) / 1e3 * (1 + 1e-9)
+    assert float(named[1]) / 1e3 == pytest.approx(least, rel=1.1e-3)
+
+
+@given(linked(), st.sampled_from([None, "latency", "price", "max_bundles", "one_clock"]), st.data())
+@settings(max_examples=40)
+def test_what_a_hand_made_plan_leaves_open_is_chosen_by_its_period(
+    instance: Instance, kind: str | None, data: st.DataObject
+) -> None:
+    plans = everything(instance, joins=True)
+    wanted = [(row.device, row.bundle) for row in data.draw(st.sampled_from(plans)).rows]
+    mine = [known for known in plans if [(row.device, row.bundle) for row in known.rows] == wanted]
+    limits = Limits() if kind is None else data.draw(some_limits(instance, plans, kind))
+    limits = replace(limits, max_bundle_layers=len(instance.chain))
+    within = [known for known in mine if known.keeps(limits)]
+    event("within the limits" if within else "beyond them")
+    model, _ = priced(
+        instance.chain, instance.fleet, instance.table, "period", NO_LIMITS, None, CODECS, "mean", False
+    )
+    found = priced_override(model, limits, {}, [Piece(*each) for each in wanted])
+    assert [(stage.device, stage.bundle) for stage in found.stages] == wanted
+    best = min(known.period for known in within or mine)
+    assert period_s(instance.fleet, found.stages, found.hops) == pytest.approx(best, rel=1e-8)
+    fastest = min(known.latency for known in within or mine if known.period <= best * (1 + 2e-9))
+    assert found.cost.latency_s == pytest.approx(fastest, rel=1e-8)
 
 
 # Fixed cases ---------------------------------------------------------------------------------------
@@ -303,7 +357,7 @@ def test_sets_of_devices_and_ilp_find_the_same() -> None:
     most_s = 2 * by_sets.bound_s
     problem = Problem.of(model, replace(limits, max_period_s=most_s))
     answer = least_period(problem, 0.0, most_s)
-    assert answer is not None
+    assert isinstance(answer, Answer)
     assert answer.outcome is Outcome.OPTIMAL
     parts = problem.graph.decode(answer.arcs)
     assert period_s(fleet, *parts) == pytest.approx(by_sets.bound_s, rel=1e-6)
@@ -349,14 +403,38 @@ def test_the_unit_of_time_changes_nothing(scale: float) -> None:
 # Others' own data ----------------------------------------------------------------------------------
 
 
-def test_pipeedges_hosts_have_a_better_schedule(shared_data: Path) -> None:
+def pipeedge(shared_data: Path) -> tuple[Fleet, ProfileTable]:
     files = (shared_data / "pipeedge" / f"{name}.yml" for name in ("models", "device_types", "devices"))
     found = read_pipeedge(*files)
     assert found.fleet is not None
-    table = ProfileTable(found.chain, tuple(row for each in found.tables for row in each.rows))
-    plan = solve(found.chain, found.fleet, table, objective="period", batch=8)
+    return found.fleet, ProfileTable(found.chain, tuple(row for each in found.tables for row in each.rows))
+
+
+def test_pipeedges_hosts_have_a_better_schedule(shared_data: Path) -> None:
+    fleet, table = pipeedge(shared_data)
+    plan = solve(table.chain, fleet, table, objective="period", batch=8)
     assert plan.proof.outcome is Outcome.OPTIMAL
     assert plan.proof.objective_value == pytest.approx(1.5488, abs=5e-5)
+
+
+def test_a_period_not_proven_to_be_the_least_is_not_called_so(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device may compute several times here, which takes longer to settle than there is time."""
+    monkeypatch.setattr("planner.conflict._SHARE", 0.02)
+    fleet, table = pipeedge(shared_data)
+    with pytest.raises(InfeasibleError) as caught:
+        solve(table.chain, fleet, table, limits=Limits(max_period_s=1.0), batch=8)
+    said = re.search(
+        r"; the least found in time is (\S+) ms, and none is below (\S+) ms", caught.value.message
+    )
+    assert said, caught.value.message
+    found, bound = map(float, said.groups())
+    assert bound < found <= 1549  # with each device once
+    assert caught.value.remedy == f"raise --max-period-ms to {said[1]} or more"
+    once = Limits(max_period_s=1.0, once=True)
+    with pytest.raises(InfeasibleError, match=r"found in time is .* ms, with the other limits 1549 ms\n"):
+        solve(table.chain, fleet, table, limits=once, batch=8)
 
 
 @pytest.mark.parametrize(("name", "best"), [("bert24", 17.7899), ("resnet50", 33.7747)])
