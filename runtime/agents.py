@@ -133,6 +133,8 @@ class AgentClient:
                 problem = f"{len(instances)} agents are called {self.name}"
                 raise WorkerError(problem, "stop all but one, or start them with names of their own")
             if self._sender is None or instances[0] != self._instance:
+                if self._sender:
+                    self._sender.close()
                 self._sender = network.transport.sender(f"agent/{self.name}/{instances[0]}", urgent=True)
                 self._sender.wait_ready(patience_s)
                 self._instance = instances[0]

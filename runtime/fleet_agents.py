@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from planner.errors import InputError, StorageError
@@ -19,12 +20,19 @@ from runtime.transport import Hub, InProcessTransport, Transport
 class FleetAgents(Mapping[str, AgentClient]):
     """Agents by device name, and this process's own place among them.
 
-    ``modules``: the user's own, from which agents started here may build a network.
+    ``modules``: the user's own, from which agents started here may build a network. ``join``: gives another
+    place on the same network.
     """
 
-    def __init__(self, network: AgentNetwork, folder: Path, modules: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        network: AgentNetwork,
+        folder: Path,
+        modules: Sequence[str] = (),
+        join: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self.network, self.transport = network, network.transport
-        self._folder, self._modules = folder, modules
+        self._folder, self._modules, self._join = folder, modules, join
         self._clients: dict[str, AgentClient] = {}
 
     def __getitem__(self, name: str) -> AgentClient:
@@ -47,6 +55,13 @@ class FleetAgents(Mapping[str, AgentClient]):
     def alive(self) -> frozenset[str]:
         """The devices whose agent is there."""
         return frozenset(name for name in self._clients if self.network.agents.get(name))
+
+    def introduced(self) -> AbstractContextManager[object]:
+        """While this is open, agents that a cut between them has parted find each other again.
+
+        Peers hear of each other from a newcomer, once, and do not try again by themselves.
+        """
+        return self._join()
 
     def restart(self, device: Device) -> bool:
         """Start the agent of an emulated device again if it has ended; whether it had."""
@@ -101,8 +116,9 @@ def fleet_agents(
                 f'add address = "tcp/HOST:7447" or emulate = {{}} to [device.{device.name}]',
             )
     addresses = [device.address for device in devices if device.address]
-    with ZenohTransport(addresses, lease_s=LEASE_S) as transport, AgentNetwork(transport) as network:
-        agents = FleetAgents(network, folder, modules)
+    join = partial(ZenohTransport, addresses, lease_s=LEASE_S)
+    with join() as transport, AgentNetwork(transport) as network:
+        agents = FleetAgents(network, folder, modules, join)
         try:
             for device in devices:
                 if device.address:

@@ -33,6 +33,7 @@ from runtime.fleet_agents import FleetAgents
 from runtime.itinerary import CLOCK, LOAD, RUN, UNLOAD, SegmentOrder, Stamp, WorkOrder, leg, output
 from runtime.link_probe import clock_name
 from runtime.stage_service import HEARTBEAT_S
+from runtime.timing import marks_of
 from runtime.wire import Frame, check_boundary
 
 LOAD_TIMEOUT_S = 300.0
@@ -207,11 +208,14 @@ class Installation:
 
     def _collect(self) -> None:
         expected = self.plan.chain.boundaries[-1].batched(self.plan.batch)
+        marks = sum(map(marks_of, self.segments))
         try:
             while not self._closing:
                 frame = self._output.receive(HEARTBEAT_S)
                 if frame is not None:
                     check_boundary(frame, expected, len(self.plan.chain))
+                    if len(frame.marks) != marks:
+                        raise TransportError(f"expected {marks} marks of an answer, found {len(frame.marks)}")
                     self._answered(self, frame)
         except EdgecutError as error:
             self.fail(error)

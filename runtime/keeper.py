@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -88,7 +89,8 @@ class Keeper:
         made = Installation(plan, self._agents, self._pipeline.window)
         try:
             bundles = self._prepare(plan)
-            made.open(bundles, self._pipeline.answered, lambda failed: self._woken.set(), patience_s)
+            with self._agents.introduced() if self._current else nullcontext():
+                made.open(bundles, self._pipeline.answered, lambda failed: self._woken.set(), patience_s)
         except EdgecutError:
             self._suspect(made)
             raise
@@ -167,8 +169,9 @@ class Keeper:
         now_s, current = time.monotonic(), self._current
         assert current
         if now_s > self._aligned_s + ALIGN_S and not current.one_clock:
-            current.align()
             self._aligned_s = now_s
+            with suppress(EdgecutError):  # of an agent that is going, the next look at it tells more
+                current.align()
         if now_s < self._advised_s + ADVICE_S:
             return
         self._advised_s = now_s

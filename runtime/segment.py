@@ -86,6 +86,11 @@ class Segment:
         for thread in self._threads:
             thread.start()
 
+    def check(self) -> None:
+        """Raises ``TransportError`` if the next device receives no more: nobody may send for long."""
+        if not self._stopping.is_set():
+            self._sender.wait_ready(0)
+
     def stop(self) -> None:
         self._stopping.set()
         self._receiver.close()

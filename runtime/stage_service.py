@@ -103,6 +103,7 @@ class StageService:
             made.start()
             progress({"state": "started"})
             while not made.ended.wait(HEARTBEAT_S):
+                made.check()
                 progress(made.statistics())
             if made.failure:
                 raise made.failure
@@ -198,6 +199,11 @@ class _Installed:
     def start(self) -> None:
         for segment in self._segments:
             segment.start()
+
+    def check(self) -> None:
+        """Raises ``TransportError`` where a channel has lost its receiver."""
+        for segment in self._segments:
+            segment.check()
 
     def close(self) -> None:
         with self._closing:

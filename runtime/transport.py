@@ -57,7 +57,8 @@ class Sender(ABC):
     def close(self) -> None:  # noqa: B027 - a sender may hold nothing
         """Let go of the channel."""
 
-    def _absent(self, waited: str = "") -> TransportError:
+    def _absent(self, waited_s: float = 0) -> TransportError:
+        waited = f" after {waited_s:g} s" if waited_s else ""
         return TransportError(
             f"channel {self.channel} has no receiver{waited}",
             "see whether the process that receives it started, and still runs",
@@ -275,7 +276,7 @@ class _InProcessSender(Sender):
     def wait_ready(self, timeout_s: float) -> None:
         with self._hub.changed:
             if not self._hub.changed.wait_for(lambda: self.channel in self._hub.mailboxes, timeout_s):
-                raise self._absent(f" after {timeout_s:g} s")
+                raise self._absent(timeout_s)
 
     def send(self, frame: Frame) -> None:
         data = encode(frame)

@@ -161,7 +161,7 @@ class _ZenohSender(Sender):
 
     def wait_ready(self, timeout_s: float) -> None:
         if not self._ready.wait(timeout_s):
-            raise self._absent(f" after {timeout_s:g} s")
+            raise self._absent(timeout_s)
 
     def send(self, frame: Frame) -> None:
         import zenoh

@@ -1,4 +1,4 @@
-"""Processes that offer a device's part in link measurements, told over pipes; network namespaces for them.
+"""Processes that offer a device's part in link measurements, told over pipes.
 
 ``python link_peers.py CONNECT LISTEN`` (CONNECT may be ``-``) is one such process: a line of JSON in, notes
 of progress and then an answer out.
@@ -8,16 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from planner.errors import TransportError, WorkerError
 from runtime.agent_messages import HELLO
@@ -90,61 +84,6 @@ class Peer:
         if not line:
             raise WorkerError("the peer has gone")
         return json.loads(line)
-
-
-class Namespaces:
-    """Two network namespaces joined by a cable, each end with an address."""
-
-    def __init__(self, name: str) -> None:
-        self.names = f"{name}a", f"{name}b"
-        self.addresses = "10.77.0.1", "10.77.0.2"
-
-    def prefix(self, end: int) -> tuple[str, ...]:
-        return "ip", "netns", "exec", self.names[end]
-
-    def inside(self, end: int, *command: str) -> None:
-        _run(*self.prefix(end), *command)
-
-    def limit(self, end: int, bits_per_s: float) -> None:
-        """What leaves this end does so at the rate, after a burst of 16 KB."""
-        rate = f"{bits_per_s:.0f}bit"
-        self.inside(
-            *(end, "tc", "qdisc", "replace", "dev", "cable", "root"),
-            *("tbf", "rate", rate, "burst", "16kb", "latency", "2000ms"),
-        )
-
-    def cut(self, end: int) -> None:
-        self.inside(end, "ip", "link", "set", "cable", "down")
-
-
-@contextmanager
-def namespaces() -> Iterator[Namespaces]:
-    """Skips the test, by name, where the system permits none."""
-    if os.name != "posix" or not (shutil.which("ip") and shutil.which("tc")):
-        pytest.skip("needs the commands ip and tc")
-    made = Namespaces(f"ec{secrets.token_hex(3)}")
-    try:
-        try:
-            for name in made.names:
-                _run("ip", "netns", "add", name)
-            one, other = made.names
-            cable = "ip", "link", "add", "cable", "netns", one, "type", "veth"
-            _run(*cable, "peer", "name", "cable", "netns", other)
-            for end in (0, 1):
-                made.inside(end, "ip", "address", "add", f"{made.addresses[end]}/24", "dev", "cable")
-                made.inside(end, "ip", "link", "set", "cable", "up")
-                made.inside(end, "ip", "link", "set", "lo", "up")
-                made.limit(end, 1e9)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"needs network namespaces: {error.stderr.strip()}")
-        yield made
-    finally:
-        for name in made.names:
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
-
-
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 if __name__ == "__main__":

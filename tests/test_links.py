@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hosts import Hosts, hosts
 from hypothesis import given
 from hypothesis import strategies as st
-from link_peers import Namespaces, Peer, namespaces, offered
+from link_peers import Peer, offered
 
 from planner.documents import from_data, to_data
 from planner.errors import DocumentError, PlanningError, TransportError
@@ -425,10 +426,10 @@ def test_what_a_fit_refuses_is_kept_with_its_samples(pair: tuple) -> None:
 
 
 def test_processes_behind_real_links_of_different_rates() -> None:
-    with namespaces() as network, ExitStack() as stack:
-        network.limit(0, 40e6)
-        network.limit(1, 8e6)
-        peers = namespace_peers(network, stack)
+    with hosts("a", "b") as network, ExitStack() as stack:
+        network.throttle("a", 40e6)
+        network.throttle("b", 8e6)
+        peers = host_peers(network, stack)
         links = Link("a", "b", 1.0), Link("b", "a", 1.0)
         found = measure(
             fleet(*links), peers, replace(QUICK, sizes=(64, 65_536, 262_144), max_runs=6, min_runs=3)
@@ -443,26 +444,25 @@ def test_processes_behind_real_links_of_different_rates() -> None:
 
 
 def test_a_cable_that_is_cut_in_the_middle_ends_one_link_only() -> None:
-    with namespaces() as network, ExitStack() as stack:
-        network.limit(0, 8e6)
-        peers = namespace_peers(network, stack)
-        third = Peer(peers["b"].endpoint.replace("[::]", "127.0.0.1"), "tcp/127.0.0.1:0", network.prefix(1))
+    with hosts("a", "b") as network, ExitStack() as stack:
+        network.throttle("a", 8e6)
+        peers = host_peers(network, stack)
+        third = Peer(peers["b"].endpoint.replace("[::]", "127.0.0.1"), "tcp/127.0.0.1:0", network.prefix("b"))
         stack.callback(third.close)
         links = Link("a", "b", 1.0), Link("b", "c", 1.0)
         slow = replace(QUICK, min_runs=2000, max_runs=2000, timeout_s=20.0)
-        found = measure(fleet(links[0]), peers, slow, lambda: network.cut(0))
+        found = measure(fleet(links[0]), peers, slow, lambda: network.cut("a"))
         assert isinstance(found["a", "b"], FailedLink)
         assert "no receiver" in found["a", "b"].reason or "not acknowledged" in found["a", "b"].reason
         rest = measure(fleet(links[1]), {**peers, "c": third})
         assert isinstance(rest["b", "c"], MeasuredLink)
 
 
-def namespace_peers(network: Namespaces, stack: ExitStack) -> dict[str, Peer]:
-    """Device a at one end of the cable, b at the other."""
-    one, other = (f"tcp/{address}:7447" for address in network.addresses)
-    there = Peer("-", other, network.prefix(1))
+def host_peers(network: Hosts, stack: ExitStack) -> dict[str, Peer]:
+    one, other = (f"tcp/{network.addresses[name]}:7447" for name in "ab")
+    there = Peer("-", other, network.prefix("b"))
     stack.callback(there.close)
-    here = Peer(other, one, network.prefix(0))
+    here = Peer(other, one, network.prefix("a"))
     stack.callback(here.close)
     return {"a": here, "b": there}
 
