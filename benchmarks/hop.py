@@ -3,8 +3,9 @@
     python benchmarks/hop.py
 
 First table: the Zenoh transport (encode, send, receive, decode) and a raw TCP socket (length, then the
-bytes), one frame at a time, in turns within one run. Second table: frames sent back to back over links
-shaped to a rate. Both processes read one monotonic clock.
+bytes), one frame at a time, in turns within one run. Second table: the same with TLS and certificates on
+both sides. Third table: frames sent back to back over links shaped to a rate. Both processes read one
+monotonic clock.
 """
 
 from __future__ import annotations
@@ -12,17 +13,24 @@ from __future__ import annotations
 import argparse
 import random
 import socket
+import ssl
 import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
 from planner.fleet import Link
 from profiler.allocator import tune_allocator
+from runtime.authority import issue, make_authority
+from runtime.credentials import AUTHORITY, CERTIFICATE, KEY, Credentials
 from runtime.shaping import Pacer, ShapedReceiver, ShapedSender
 from runtime.transport import Receiver, Sender
 from runtime.wire import Frame
@@ -41,29 +49,58 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200, help="hops of each size and kind")
     parser.add_argument("--longest", type=float, default=1.3, help="seconds a shaped frame may take")
-    parser.add_argument("--peer", nargs=2, metavar=("ENDPOINT", "PORT"), help=argparse.SUPPRESS)
+    parser.add_argument("--peer", nargs=3, metavar=("ENDPOINT", "PORT", "KEYS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     tune_allocator()
     if options.peer:
-        return peer(options.peer[0], int(options.peer[1]))
-    with ZenohTransport() as transport, socket.create_server(("127.0.0.1", 0)) as server:
+        return peer(*options.peer)
+    with two_processes("") as (transport, connection), connection:
+        print("unencrypted")
+        compare(transport, connection, options.rounds)
+    with tempfile.TemporaryDirectory(prefix="edgecut-hop-") as folder:
+        make_authority(Path(folder), "hop")
+        issue(Path(folder), "peer", Path(folder))
+        issue(Path(folder), "workstation", Path(folder), workstation=True)
+        with two_processes(folder) as (transport, connection), connection:
+            print("\nTLS, certificates on both sides")
+            compare(transport, connection, options.rounds)
+    with two_processes("") as (transport, connection), connection:
+        accuracy(transport, options.longest)
+
+
+@contextmanager
+def two_processes(keys: str) -> Iterator[tuple[ZenohTransport, socket.socket]]:
+    """This process's two ways to the other one."""
+    credentials = Credentials.load(Path(keys, "workstation")) if keys else None
+    with (
+        ZenohTransport(credentials=credentials) as transport,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
         port = str(server.getsockname()[1])
-        child = subprocess.Popen([sys.executable, __file__, "--peer", transport.endpoint, port])
+        child = subprocess.Popen([sys.executable, __file__, "--peer", transport.endpoint, port, keys])
         try:
-            back = transport.receiver("back", 1000)
-            plain, shaped = transport.sender("plain"), transport.sender("shaped")
             connection, _ = server.accept()
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for sender in (plain, shaped):
-                sender.wait_ready(TIMEOUT_S)
-            compare(plain, connection, back, options.rounds)
-            accuracy(shaped, back, options.longest)
+            yield transport, wrapped(connection, credentials, server=True)
         finally:
             child.kill()
             child.wait()
 
 
-def compare(sender: Sender, connection: socket.socket, back: Receiver, rounds: int) -> None:
+def wrapped(connection: socket.socket, credentials: Credentials | None, server: bool) -> socket.socket:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if credentials is None:
+        return connection
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(credentials.file(AUTHORITY))
+    context.load_cert_chain(credentials.file(CERTIFICATE), credentials.file(KEY))
+    name = None if server else "127.0.0.1"
+    return context.wrap_socket(connection, server_side=server, server_hostname=name)
+
+
+def compare(transport: ZenohTransport, connection: socket.socket, rounds: int) -> None:
+    back, sender = transport.receiver("probe/back", 1000), transport.sender("probe/plain")
+    sender.wait_ready(TIMEOUT_S)
     show("bytes", "Zenoh us", "socket us", "difference us", "ratio")
     for size in SIZES:
         array = np.random.default_rng(0).random(size // 4, np.float32)
@@ -82,7 +119,9 @@ def compare(sender: Sender, connection: socket.socket, back: Receiver, rounds: i
         show(f"{size:,}", f"{ours:.0f}", f"{raw:.0f}", f"{ours - raw:.0f}", f"{ours / raw:.2f}")
 
 
-def accuracy(sender: Sender, back: Receiver, longest_s: float) -> None:
+def accuracy(transport: ZenohTransport, longest_s: float) -> None:
+    back, sender = transport.receiver("probe/back", 1000), transport.sender("probe/shaped")
+    sender.wait_ready(TIMEOUT_S)
     show("\nMbit/s asked", "bytes", "achieved", "error %", "after due us", "late")
     for rate in RATES_BITS_PER_S:
         link = Link("a", "b", rate / 8, LATENCY_S)
@@ -109,14 +148,17 @@ def accuracy(sender: Sender, back: Receiver, longest_s: float) -> None:
             )
 
 
-def peer(endpoint: str, port: int) -> None:
+def peer(endpoint: str, port: str, keys: str) -> None:
     """The other process: answers every frame with what it measured."""
-    with ZenohTransport(endpoint) as transport, socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        back = transport.sender("back")
+    credentials = Credentials.load(Path(keys, "peer")) if keys else None
+    with (
+        ZenohTransport(endpoint, credentials=credentials) as transport,
+        wrapped(socket.create_connection(("127.0.0.1", int(port))), credentials, False) as connection,
+    ):
+        plain = transport.receiver("probe/plain", 10)
+        shaped = ShapedReceiver(transport.receiver("probe/shaped", 1000))
+        back = transport.sender("probe/back")
         back.wait_ready(TIMEOUT_S)
-        plain = transport.receiver("plain", 10)
-        shaped = ShapedReceiver(transport.receiver("shaped", 1000))
         for work, source in ((answer_plain, plain), (answer_shaped, shaped)):
             threading.Thread(target=work, args=(source, back), daemon=True).start()
         answer_socket(connection, back)

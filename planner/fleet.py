@@ -8,19 +8,21 @@ import re
 from planner.documents import document
 from planner.errors import UnknownNameError
 
-_ADDRESS = re.compile(r"tcp/(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
+_ADDRESS = re.compile(r"(?:tcp|tls)/(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 
 
 def check_address(address: str) -> str:
-    """The host of ``tcp/HOST:PORT``. Raises ``ValueError`` for anything else."""
+    """The host of ``tcp/HOST:PORT`` or ``tls/HOST:PORT``. Raises ``ValueError`` for anything else."""
     found = _ADDRESS.fullmatch(address)
     if not found or int(found[2]) > 65535:
-        raise ValueError(f"address {address!r}: write tcp/HOST:PORT, such as tcp/192.168.1.5:7447")
+        raise ValueError(
+            f"address {address!r}: write tcp/HOST:PORT or tls/HOST:PORT, such as tls/192.168.1.5:7447"
+        )
     return found[1].strip("[]")
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches ``tcp/HOST:PORT``. Raises ``ValueError`` as ``check_address``."""
+    """Whether only this machine reaches the address. Raises ``ValueError`` as ``check_address``."""
     host = check_address(address)
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -54,7 +56,7 @@ class Device:
 
     ``battery``: its energy counts. ``active_power_w``: mean power while computing, used where a
     profile has no metered energy. ``idle_power_w``: power while it waits. ``address``: where its agent
-    listens, such as tcp/192.168.1.5:7447. ``memory_bytes``: what stages may take there, with
+    listens, such as tls/192.168.1.5:7447. ``memory_bytes``: what stages may take there, with
     ``worker_memory_bytes`` once for the process that runs them. ``price_per_s``: of its computing time, in any
     currency.
     """

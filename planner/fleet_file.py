@@ -10,7 +10,7 @@
     emulate = { threads = 1, cpus = [0], slowdown = 5.0 }
 
     [device.server]
-    address = "tcp/192.168.1.5:7447"     # where its agent listens
+    address = "tls/192.168.1.5:7447"     # where its agent listens
 
     [[link]]                             # both directions; the first named carries the radio
     between = ["edge", "server"]

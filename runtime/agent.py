@@ -40,7 +40,9 @@ from runtime.wire import Frame
 CLIENT_TIMEOUT_S = 5.0
 _POLL_S = 0.2
 _MAX_ORDERS = 16
+_MAX_THREADS = 64  # with those whose client is not seen yet, or never was
 _WAITING = 64
+_MAX_LINE = 400
 
 
 class Progress:
@@ -87,7 +89,7 @@ class Agent:
     ) -> None:
         self.name, self.transport = name, transport
         self._address = f"agent/{name}/{secrets.token_hex(4)}"
-        self._log = log
+        self._print = log
         self._handlers: dict[str, tuple[Handler, bool]] = {}
         self._stopping = threading.Event()
         self._changed = threading.Condition()
@@ -125,7 +127,7 @@ class Agent:
                         self._accept(frame)
                 except EdgecutError as error:
                     self._log(f"refused a request: {error.message}")
-                    if isinstance(error, TransportError):  # the channel may have ended with it
+                    if receiver.ended:
                         receiver.close()
                         receiver = self._receiver()
         finally:
@@ -135,6 +137,10 @@ class Agent:
     def stop(self) -> None:
         """Make ``serve`` return; may be called from a signal handler."""
         self._stopping.set()
+
+    def _log(self, line: str) -> None:
+        """What came from the network must neither fill the log nor pass for other lines of it."""
+        self._print("".join(each if each.isprintable() else "?" for each in line[:_MAX_LINE]))
 
     def _receiver(self) -> Receiver:
         return self.transport.receiver(self._address, _WAITING, MAX_CONTROL_BYTES)
@@ -150,6 +156,10 @@ class Agent:
                 return
             if key in self._orders:
                 return
+            if len(self._orders) >= _MAX_THREADS:
+                raise WorkerError(
+                    f"{len(self._orders)} orders are under way, one more came from {request.who}"
+                )
             progress = Progress(self.name, request, frame.request)
             self._orders[key] = progress
         threading.Thread(target=self._carry_out, args=(key, progress), daemon=True).start()

@@ -35,8 +35,8 @@ class Request:
     def __post_init__(self) -> None:
         if not _CLIENT.fullmatch(self.client):
             raise ValueError(f"client must be 16 hexadecimal digits, found {self.client[:40]!r}")
-        if max(len(self.who), len(self.order)) > 200:
-            raise ValueError("who and order have at most 200 characters")
+        if not all(len(text) <= 200 and text.isprintable() for text in (self.who, self.order)):
+            raise ValueError("who and order have at most 200 characters, all printable")
 
 
 @document()

@@ -21,9 +21,15 @@ from runtime.processes import STOP_TIMEOUT_S, on_parent_gone, pin
 @click.option("--connect", required=True)
 @click.option("--folder", required=True, type=click.Path(path_type=Path))
 @click.option("--modules", callback=parse_names)
+@click.option("--keys", type=click.Path(path_type=Path))
 @click.option("--cpus", callback=parse_numbers)
 def main(
-    name: str, connect: str, folder: Path, modules: tuple[str, ...], cpus: tuple[int, ...] | None
+    name: str,
+    connect: str,
+    folder: Path,
+    modules: tuple[str, ...],
+    keys: Path | None,
+    cpus: tuple[int, ...] | None,
 ) -> None:
     """Serve one emulated device."""
     pin(cpus)
@@ -31,9 +37,11 @@ def main(
     from runtime.agent_files import AgentFiles
     from runtime.agent_messages import LEASE_S
     from runtime.agent_service import make_agent
+    from runtime.credentials import Credentials
     from runtime.zenoh_transport import ZenohTransport
 
-    with ZenohTransport(connect, lease_s=LEASE_S) as transport:
+    credentials = Credentials.load(keys) if keys else None
+    with ZenohTransport(connect, lease_s=LEASE_S, credentials=credentials) as transport:
         agent = make_agent(name, transport, AgentFiles(folder), modules)
 
         def parent_gone() -> None:

@@ -14,6 +14,7 @@ from planner.documents import from_data, to_data
 from planner.errors import EdgecutError, GoneError, TransportError, WorkerError
 from runtime.agent_messages import CANCEL, HELLO, PROTOCOL, Body, Failure, Reply, Request, carried
 from runtime.agent_network import AgentNetwork
+from runtime.credentials import CERTIFICATE, WORKSTATION, Credentials
 from runtime.processes import DeviceProcess
 from runtime.transport import Sender, Transport
 from runtime.wire import Frame
@@ -28,10 +29,15 @@ class AgentClient:
     """One device's agent. ``request`` may be called from several threads."""
 
     def __init__(
-        self, name: str, network: AgentNetwork, where: str, process: DeviceProcess | None = None
+        self,
+        name: str,
+        network: AgentNetwork,
+        where: str,
+        process: DeviceProcess | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.name, self.where, self.process = name, where, process
-        self._network = network
+        self._network, self._credentials = network, credentials
         network.expected.add(name)
         self._lock = threading.Lock()
         self._instance = ""
@@ -107,7 +113,7 @@ class AgentClient:
                 )
             if time.monotonic() > deadline:
                 raise GoneError(
-                    f"the agent of {self.name} said nothing for {timeout_s:g} s, asked for {order}",
+                    f"the agent of {self.name} said nothing for {timeout_s:g} s, asked for {order}{self._rule()}",
                     "see whether that machine hangs; then run the same command again",
                 )
 
@@ -122,6 +128,7 @@ class AgentClient:
         network, patience_s = self._network, START_TIMEOUT_S if self.process else REACH_TIMEOUT_S
         deadline = time.monotonic() + patience_s
         with self._lock:
+            self._check_keys()
             with network.changed:
                 while not network.agents.get(self.name):
                     left_s = deadline - time.monotonic()
@@ -136,7 +143,11 @@ class AgentClient:
                 if self._sender:
                     self._sender.close()
                 self._sender = network.transport.sender(f"agent/{self.name}/{instances[0]}", urgent=True)
-                self._sender.wait_ready(patience_s)
+                try:
+                    self._sender.wait_ready(patience_s)
+                except TransportError as error:
+                    problem = f"the agent of {self.name} is there and takes no orders from here{self._rule()}"
+                    raise TransportError(problem, error.remedy) from None
                 self._instance = instances[0]
                 self._greet(self._sender)
             return self._sender
@@ -150,12 +161,37 @@ class AgentClient:
                 "install the same version of edgecut on both machines",
             )
 
+    def _check_keys(self) -> None:
+        """Say at once what Zenoh would keep to itself: that one side refuses the other's keys."""
+        if self._credentials and self.where.startswith("tls/") and not self._network.agents.get(self.name):
+            from runtime.handshake import check_peer
+
+            check_peer(self._credentials, self.where, self.name)
+
+    def _rule(self) -> str:
+        """What an encrypted network drops in silence."""
+        if not self._credentials:
+            return ""
+        own = self._credentials
+        return (
+            f"; its rules take orders on agent/{self.name}/** only from certificates whose common name is "
+            f"{WORKSTATION}, that of {own.folder / CERTIFICATE} is {own.common_name}"
+        )
+
     def _absent(self, waited_s: float) -> EdgecutError:
         ended, known = self._ended(), self._network.expected
         if ended:
             return WorkerError(f"the agent of {self.name} {ended}", "see its log")
         others = sorted(name for name, found in self._network.agents.items() if found and name not in known)
         there = f"; there is {', '.join(others)}" if others else ""
+        if self.where.startswith("tcp/"):
+            from runtime.handshake import takes_keys
+
+            if takes_keys(self.where):
+                return TransportError(
+                    f"the agent at {self.where} takes only encrypted connections",
+                    f"write {self.where.replace('tcp/', 'tls/', 1)} in the fleet file, and pass --keys FOLDER",
+                )
         return TransportError(
             f"no agent called {self.name} answers at {self.where} within {waited_s:g} s{there}",
             f"start it there: edgecut agent --name {self.name}",

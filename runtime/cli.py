@@ -20,6 +20,7 @@ from runtime.commands.explain import explain
 from runtime.commands.front import front
 from runtime.commands.import_ import import_
 from runtime.commands.inspect import inspect
+from runtime.commands.keys import keys
 from runtime.commands.links import links
 from runtime.commands.profile import profile
 from runtime.commands.report import report
@@ -52,7 +53,7 @@ def cli() -> None:
 
 
 for command in (
-    doctor, clocks, inspect, verify, samples, bench, build, agent, profile, links, energy, import_, solve,
+    doctor, clocks, inspect, verify, samples, bench, build, keys, agent, profile, links, energy, import_, solve,
     explain, front, break_even, solve_many, replicate, simulate, deploy, report,
 ):  # fmt: skip
     cli.add_command(command)

@@ -18,6 +18,7 @@ from runtime.adviser import StaticAdviser
 from runtime.batching import Arrays, Group, grouped, split
 from runtime.bundles import load_planned, preparation
 from runtime.pipeline import Answer, Pipeline, TransportName, opened
+from runtime.security import Security
 from runtime.sources import checked_inputs
 
 
@@ -72,21 +73,32 @@ def deploy(
     *,
     window: int = 4,
     transport: TransportName = "zenoh",
+    keys: Path | str | None = None,
+    insecure: bool = False,
     log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Deployed]:
     """Deploy a plan (or the file of one) for as long as the ``with`` block lasts.
 
     ``fleet``: where its devices are now; those that are emulated get an agent here. ``window``: requests on their way
-    at most. ``log`` gets a line for each change of plan. Raises ``DeploymentError`` or another ``EdgecutError``.
+    at most. ``keys``: the folder of this machine's, for encrypted addresses; ``insecure`` allows unencrypted ones
+    beyond this machine. ``log`` gets a line for each change of plan. Raises ``DeploymentError`` or another
+    ``EdgecutError``.
     """
     loaded = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
     if fleet is not None:
         loaded = on_fleet(loaded, fleet if isinstance(fleet, Fleet) else load_fleet(Path(fleet)))
+    security = Security.of(Path(keys) if keys else None, insecure)
     with tempfile.TemporaryDirectory(prefix="edgecut-deploy-") as name:
         folder = Path(name)
         prepare = preparation(load_planned(loaded)[1], folder / "bundles")
         with opened(
-            StaticAdviser(loaded), prepare, folder, window=window, transport=transport, log=log
+            StaticAdviser(loaded),
+            prepare,
+            folder,
+            window=window,
+            transport=transport,
+            security=security,
+            log=log,
         ) as pipeline:
             yield Deployed(pipeline)
 

@@ -24,6 +24,7 @@ from runtime.checking import KEPT, Checker, Verdict, tolerance
 from runtime.pipeline import Answer, Pipeline, TransportName, opened
 from runtime.results import open_outputs
 from runtime.run_folder import RunFolder, StreamNote
+from runtime.security import Security
 from runtime.sources import STANDARD_INPUT, Source, open_source
 from runtime.stopping import Stopping
 from runtime.streaming import Feed, answers
@@ -42,7 +43,7 @@ class DeployRequest:
     for each input once, and ``DEFAULT_REQUESTS`` of the default ones. ``outputs``: see ``runtime.results``.
     ``check``: so many different requests at most are compared with the whole model, None for all. ``skip``:
     refused inputs are left out; otherwise the first one ends the run. ``adviser``: what other plans it may switch
-    to, None for none.
+    to, None for none. ``security``: how its agents may be reached.
     """
 
     plan: Plan
@@ -56,6 +57,7 @@ class DeployRequest:
     check: int | None = KEPT
     skip: bool = True
     adviser: Adviser | None = None
+    security: Security = Security()  # noqa: RUF009 - immutable
 
     @property
     def limit(self) -> int | None:
@@ -145,6 +147,7 @@ class _Deployment:
                     folder,
                     window=request.concurrency,
                     transport=request.transport,
+                    security=request.security,
                     log=log,
                 ) as pipeline:
                     warm = tuple(value.numpy() for value in self.model.example(plan.batch))

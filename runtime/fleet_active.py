@@ -22,6 +22,7 @@ from runtime.active_profile import DeviceMeasure, annotate, run_active
 from runtime.agent_messages import Body
 from runtime.agents import AgentClient
 from runtime.fleet_profile import SILENCE_S, FleetWork, Show, agents_of, lanes
+from runtime.security import Security
 
 
 def profile_actively(
@@ -34,6 +35,7 @@ def profile_actively(
     gap: float,
     verify: int,
     show: Show = lambda device, share, note: None,
+    security: Security = Security(),  # noqa: B008 - immutable
 ) -> ActiveResult:
     """Measure what an optimal plan of these devices could use, and gather the tables, each with its note.
 
@@ -44,7 +46,7 @@ def profile_actively(
         raise InputError("active profiling plans for one batch", "name one with --batch")
     (batch,) = template.batches
     work = FleetWork(template, fleet, read_manifest(template.samples, template.source), show)
-    with agents_of(template, fleet, names) as clients:
+    with agents_of(template, fleet, names, security) as clients:
         outputs = {name: work.output(client) for name, client in clients.items()}
         try:
             ways: list[Way] = []

@@ -13,15 +13,19 @@ from planner.fleet import Device, Fleet
 from runtime.agent_messages import LEASE_S
 from runtime.agent_network import AgentNetwork
 from runtime.agents import AgentClient
+from runtime.credentials import Credentials
+from runtime.in_process import Hub, InProcessTransport
 from runtime.processes import STOP_TIMEOUT_S, DeviceProcess
-from runtime.transport import Hub, InProcessTransport, Transport
+from runtime.security import Security
+from runtime.transport import Transport
 
 
 class FleetAgents(Mapping[str, AgentClient]):
     """Agents by device name, and this process's own place among them.
 
-    ``modules``: the user's own, from which agents started here may build a network. ``join``: gives another
-    place on the same network.
+    ``modules``: the user's own, from which agents started here may build a network. ``credentials``: this
+    process's keys, of agents started here too, for they send to the others. ``join``: gives another place on
+    the same network.
     """
 
     def __init__(
@@ -29,10 +33,11 @@ class FleetAgents(Mapping[str, AgentClient]):
         network: AgentNetwork,
         folder: Path,
         modules: Sequence[str] = (),
+        credentials: Credentials | None = None,
         join: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.network, self.transport = network, network.transport
-        self._folder, self._modules, self._join = folder, modules, join
+        self._folder, self._modules, self._credentials, self._join = folder, modules, credentials, join
         self._clients: dict[str, AgentClient] = {}
 
     def __getitem__(self, name: str) -> AgentClient:
@@ -46,7 +51,7 @@ class FleetAgents(Mapping[str, AgentClient]):
 
     def add(self, device: Device, where: str, endpoint: str | None = None) -> None:
         """An agent that is there or will come; given an ``endpoint``, one that is started here."""
-        client = AgentClient(device.name, self.network, where)
+        client = AgentClient(device.name, self.network, where, credentials=self._credentials)
         self._clients[device.name] = client
         if endpoint is not None:
             self._endpoint = endpoint
@@ -88,6 +93,7 @@ class FleetAgents(Mapping[str, AgentClient]):
         folder = self._folder / device.name
         arguments = ["--name", device.name, "--connect", self._endpoint, "--folder", str(folder)]
         arguments += ["--modules", ",".join(self._modules)] if self._modules else []
+        arguments += ["--keys", str(self._credentials.folder)] if self._credentials else []
         try:
             folder.mkdir(parents=True, exist_ok=True)
             log = folder / "agent.log"
@@ -98,13 +104,17 @@ class FleetAgents(Mapping[str, AgentClient]):
 
 @contextmanager
 def fleet_agents(
-    fleet: Fleet, names: Sequence[str], folder: Path, modules: Sequence[str] = ()
+    fleet: Fleet,
+    names: Sequence[str],
+    folder: Path,
+    modules: Sequence[str] = (),
+    security: Security = Security(),  # noqa: B008 - immutable
 ) -> Iterator[FleetAgents]:
     """The agents of these devices: reached at their address, or started here for emulated ones.
 
     An agent started here keeps its files in ``folder``/NAME, may import the user's ``modules`` to build
     a network, and ends on the way out. One that cannot be reached says so at its first request. Raises
-    ``InputError`` for a device that is neither.
+    ``InputError`` for a device that is neither, and for one that ``security`` does not let it reach.
     """
     from runtime.zenoh_transport import ZenohTransport
 
@@ -113,12 +123,13 @@ def fleet_agents(
         if device.address is None and device.emulate is None:
             raise InputError(
                 f"device {device.name} has no address, and is not emulated",
-                f'add address = "tcp/HOST:7447" or emulate = {{}} to [device.{device.name}]',
+                f'add address = "tls/HOST:7447" or emulate = {{}} to [device.{device.name}]',
             )
+    credentials = security.for_devices(devices).credentials
     addresses = [device.address for device in devices if device.address]
-    join = partial(ZenohTransport, addresses, lease_s=LEASE_S)
+    join = partial(ZenohTransport, addresses, lease_s=LEASE_S, credentials=credentials)
     with join() as transport, AgentNetwork(transport) as network:
-        agents = FleetAgents(network, folder, modules, join)
+        agents = FleetAgents(network, folder, modules, credentials, join)
         try:
             for device in devices:
                 if device.address:

@@ -32,6 +32,7 @@ from runtime.agent_profile import ProfileOrder
 from runtime.agents import AgentClient
 from runtime.artifacts import send_files
 from runtime.fleet_agents import fleet_agents
+from runtime.security import Security
 
 SILENCE_S = 900.0  # a board that exports and quantises a large network says nothing meanwhile
 Show = Callable[[str, float, str], None]
@@ -56,6 +57,7 @@ def profile_fleet(
     fleet: Fleet,
     names: Sequence[str],
     show: Show = lambda device, share, note: None,
+    security: Security = Security(),  # noqa: B008 - immutable
 ) -> list[DeviceResult]:
     """Profile these devices of the fleet, each by its agent, and gather their tables.
 
@@ -68,7 +70,7 @@ def profile_fleet(
     if not names or len(set(names)) != len(names):
         raise InputError(f"devices must be named once each, found {', '.join(names) or 'none'}")
     work = FleetWork(template, fleet, read_manifest(template.samples, template.source), show)
-    with agents_of(template, fleet, names) as clients:
+    with agents_of(template, fleet, names, security) as clients:
         for lane in lanes([fleet.device(name) for name in names]):
             asked = [clients[name] for name in lane]
             threading.Thread(target=work.measure, args=(asked,), daemon=True).start()
@@ -82,12 +84,12 @@ def profile_fleet(
 
 
 def agents_of(
-    template: ProfileRequest, fleet: Fleet, names: Sequence[str]
+    template: ProfileRequest, fleet: Fleet, names: Sequence[str], security: Security
 ) -> AbstractContextManager[Mapping[str, AgentClient]]:
     """The agents of these devices; those started here may import the module that the network is in."""
     module, colon, _ = template.source.name.partition(":")
     modules = [module] if colon and module != "hf" else []
-    return fleet_agents(fleet, names, template.output / ".agents", modules)
+    return fleet_agents(fleet, names, template.output / ".agents", modules, security)
 
 
 def table_of(template: ProfileRequest, name: str) -> Path:

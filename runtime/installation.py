@@ -77,7 +77,7 @@ class Installation:
         transport = self._agents.transport
         most = 2 * self.plan.chain.wire_bytes(len(self.plan.chain), self.plan.batch) + _HEADER_BYTES
         self._output = transport.receiver(output(self.id), self.window + 1, most)
-        self._input = transport.sender(leg(self.id, 0))
+        self._input = transport.sender(leg(self.segments[0].device, self.id, 0))
         try:
             with ThreadPoolExecutor(len(self.devices)) as each:
                 list(each.map(lambda device: self._load(device, bundles, patience_s), self.devices))

@@ -43,7 +43,7 @@ class StageOrder:
 
 @document()
 class SegmentOrder:
-    """One segment: it receives on channel ``leg/ID/PLACE`` the tensors at ``boundary``, in codec ``arrives``.
+    """One segment: it receives on channel ``leg/DEVICE/ID/PLACE`` the tensors at ``boundary``, in codec ``arrives``.
 
     ``decodes``: it unpacks them; ``encodes``: it packs what it sends, in this codec.
     """
@@ -105,9 +105,9 @@ def check_installation(text: str) -> None:
         raise ValueError(f"an installation has 16 hexadecimal digits, found {text[:40]!r}")
 
 
-def leg(installation: str, place: int) -> str:
-    """The channel on which segment ``place`` receives."""
-    return f"leg/{installation}/{place}"
+def leg(device: str, installation: str, place: int) -> str:
+    """The channel on which segment ``place`` receives, on ``device``: nobody else may (``runtime.access``)."""
+    return f"leg/{device}/{installation}/{place}"
 
 
 def output(installation: str) -> str:

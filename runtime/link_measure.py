@@ -24,6 +24,7 @@ from planner.link_fit import Exchanges
 from planner.link_report import FailedLink, LinkReport, MeasuredLink
 from runtime.agent_messages import HELLO
 from runtime.link_probe import Echo, ProbeOrder, ProbeProtocol, ProbeResult, clock_name, probe
+from runtime.security import Security
 from runtime.transport import Transport
 
 ECHO, PROBE = "probe-echo", "probe"
@@ -117,7 +118,7 @@ def _reach(device: str, agents: Mapping[str, Client], gone: dict[str, EdgecutErr
     if device not in agents:
         raise InputError(
             f"device {device} has no address, and is not emulated",
-            f'start `edgecut agent --name {device}` there and add address = "tcp/HOST:7447" to [device.{device}]',
+            f'start `edgecut agent --name {device}` there and add address = "tls/HOST:7447" to [device.{device}]',
         )
     if device not in gone:
         try:
@@ -151,6 +152,7 @@ def measure_fleet(
     protocol: ProbeProtocol,
     progress: Callable[[Link, str], None],
     keep: Callable[[LinkReport], None],
+    security: Security = Security(),  # noqa: B008 - immutable
 ) -> LinkReport:
     """Measure ``links`` by agents of the fleet's devices; ``keep`` gets the report after every link.
 
@@ -163,7 +165,7 @@ def measure_fleet(
     names = [name for name in ends if fleet.device(name).address or fleet.device(name).emulate]
     with (
         tempfile.TemporaryDirectory(prefix="edgecut-links-") as folder,
-        fleet_agents(fleet, names, Path(folder)) as agents,
+        fleet_agents(fleet, names, Path(folder), security=security) as agents,
     ):
         for found in measure_links(fleet, links, agents, protocol, progress):
             if isinstance(found, MeasuredLink):

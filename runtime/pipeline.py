@@ -34,6 +34,7 @@ from runtime.bundles import Preparation
 from runtime.fleet_agents import FleetAgents, fleet_agents, thread_agents
 from runtime.installation import Installation
 from runtime.keeper import Keeper
+from runtime.security import Security
 from runtime.timing import aligned, measured_rows
 from runtime.wire import Frame
 
@@ -238,13 +239,17 @@ def opened(
     *,
     window: int = 1,
     transport: TransportName = "zenoh",
+    security: Security = Security(),  # noqa: B008 - immutable
     log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Pipeline]:
     """A pipeline over the agents of its devices, reached or started; ``folder`` takes their files."""
-    fleet = adviser.start().fleet
-    reach = thread_agents if transport == "in-process" else fleet_agents
+    fleet, names = adviser.start().fleet, adviser.devices
+    if transport == "in-process":
+        reached = thread_agents(fleet, names, folder)
+    else:
+        reached = fleet_agents(fleet, names, folder, security=security)
     with (
-        reach(fleet, adviser.devices, folder) as agents,
+        reached as agents,
         Pipeline(adviser, agents, prepare, window=window, log=log) as pipeline,
     ):
         yield pipeline

@@ -84,7 +84,7 @@ class StageService:
                 raise WorkerError(f"{self._name} has {work.installation} already")
             if len(self._installed) >= _MAX_INSTALLED:
                 raise WorkerError(f"{self._name} has {_MAX_INSTALLED} plans loaded", "end another deployment")
-            made = _Installed(progress.request.client, work)
+            made = _Installed(self._name, progress.request.client, work)
             self._installed[work.installation] = made
         try:
             files = made.hold(self._store)
@@ -163,8 +163,8 @@ class StageService:
 class _Installed:
     """The segments of one plan on this device."""
 
-    def __init__(self, client: str, work: WorkOrder) -> None:
-        self.client, self.work = client, work
+    def __init__(self, device: str, client: str, work: WorkOrder) -> None:
+        self.device, self.client, self.work = device, client, work
         self.started = False
         self.ended, self.gone = threading.Event(), threading.Event()
         self.failure: EdgecutError | None = None
@@ -224,16 +224,16 @@ class _Installed:
     def _receiver(self, transport: Transport, order: SegmentOrder) -> Receiver:
         # What a codec makes of tensors is at times a little larger than they are.
         most = 2 * sum(spec.nbytes for spec in order.inputs.tensors) + _HEADER_BYTES
-        channel = leg(self.work.installation, order.place)
+        channel = leg(self.device, self.work.installation, order.place)
         receiver = transport.receiver(channel, self.work.window + 1, most)
         self._held.callback(receiver.close)
         return receiver
 
     def _sender(self, transport: Transport, order: SegmentOrder) -> Sender:
         """Paced if its link is emulated; segments share a link's time."""
-        name = self.work.installation
-        sender = transport.sender(output(name) if order.link is None else leg(name, order.place + 1))
-        emulated = order.link if order.link and order.link.emulate else None
+        name, link = self.work.installation, order.link
+        sender = transport.sender(leg(link.target, name, order.place + 1) if link else output(name))
+        emulated = link if link and link.emulate else None
         return shape_sender(sender, emulated, self._pacers)
 
 

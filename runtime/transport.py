@@ -10,7 +10,7 @@ A channel is a name such as ``hop/3/edge-server``. Frames of one sender arrive o
 ``TransportError`` says on either side that they do not; nothing is dropped in silence. The queue of a
 receiver is bounded: the caller keeps fewer frames in flight than its capacity.
 
-``InProcessTransport`` joins threads of one process; ``runtime.zenoh_transport`` joins processes and
+``runtime.in_process`` joins threads of one process; ``runtime.zenoh_transport`` joins processes and
 machines.
 """
 
@@ -26,7 +26,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from planner.errors import TransportError
-from runtime.wire import MAX_FRAME_BYTES, Buffer, Frame, decode, encode
+from runtime.wire import MAX_FRAME_BYTES, Buffer, Frame, decode
 
 Watcher = Callable[[str, bool], None]
 
@@ -79,6 +79,11 @@ class Receiver(ABC):
         channel was closed.
         """
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more can come: frames were lost, or the channel was closed."""
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Give up the channel; a waiting ``receive`` ends with ``TransportError``."""
@@ -93,7 +98,7 @@ class Mailbox(Receiver):
         if capacity < 1:
             raise ValueError(f"a receiver needs room for at least 1 frame, found {capacity}")
         super().__init__(channel)
-        self.max_bytes = max_bytes
+        self.max_bytes = min(max_bytes, MAX_FRAME_BYTES)
         self._capacity = capacity
         self._closing = closing
         self._lock = threading.Lock()
@@ -114,12 +119,22 @@ class Mailbox(Receiver):
             )
         )
 
+    def refuse(self, error: TransportError) -> None:
+        """Let ``receive`` raise ``error`` once, for something that is no frame; the channel goes on."""
+        with self._lock:
+            if self._error is None and self._queue.qsize() < self._capacity:
+                self._queue.put(error)
+
     def fail(self, error: TransportError) -> None:
         """End the channel with ``error``; the first one stays."""
         with self._lock:
             if self._error is None:
                 self._error = error
                 self._queue.put(error)
+
+    @property
+    def ended(self) -> bool:
+        return self._error is not None
 
     def receive(self, timeout_s: float | None = None) -> Frame | None:
         try:
@@ -203,87 +218,6 @@ class Transport(ABC):
 
     @abstractmethod
     def _close(self) -> None: ...
-
-
-class Hub:
-    """Where the in-process transports of one process meet."""
-
-    def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.mailboxes: dict[str, Mailbox] = {}
-        self.alive: set[str] = set()
-        self.watchers: list[Watcher] = []
-
-
-class InProcessTransport(Transport):
-    """Threads of one process, each with its own transport on a shared ``Hub``.
-
-    Frames are encoded and decoded as on a network, so nothing is shared by accident.
-    """
-
-    def __init__(self, hub: Hub) -> None:
-        super().__init__()
-        self._hub = hub
-        self._alive: set[str] = set()
-        self._watchers: list[Watcher] = []
-
-    def _declare_alive(self, name: str) -> None:
-        with self._hub.changed:
-            self._alive.add(name)
-            self._hub.alive.add(name)
-            for watcher in self._hub.watchers:
-                watcher(name, True)
-
-    def watch(self, watcher: Watcher) -> None:
-        with self._hub.changed:
-            self._watchers.append(watcher)
-            self._hub.watchers.append(watcher)
-            for name in sorted(self._hub.alive):
-                watcher(name, True)
-
-    def _sender(self, channel: str, urgent: bool) -> Sender:
-        return _InProcessSender(channel, self._hub)
-
-    def _attach(self, mailbox: Mailbox) -> None:
-        with self._hub.changed:
-            if mailbox.channel in self._hub.mailboxes:
-                del self._receivers[mailbox.channel]
-                raise TransportError(f"channel {mailbox.channel} has a receiver already")
-            self._hub.mailboxes[mailbox.channel] = mailbox
-            self._hub.changed.notify_all()
-
-    def _detach(self, channel: str) -> None:
-        with self._hub.changed:
-            del self._hub.mailboxes[channel]
-
-    def _close(self) -> None:
-        with self._hub.changed:
-            for own in self._watchers:
-                self._hub.watchers.remove(own)
-            self._watchers.clear()
-            for name in self._alive:
-                self._hub.alive.discard(name)
-                for watcher in self._hub.watchers:
-                    watcher(name, False)
-            self._alive.clear()
-
-
-class _InProcessSender(Sender):
-    def __init__(self, channel: str, hub: Hub) -> None:
-        super().__init__(channel)
-        self._hub = hub
-
-    def wait_ready(self, timeout_s: float) -> None:
-        with self._hub.changed:
-            if not self._hub.changed.wait_for(lambda: self.channel in self._hub.mailboxes, timeout_s):
-                raise self._absent(timeout_s)
-
-    def send(self, frame: Frame) -> None:
-        data = encode(frame)
-        mailbox = self._hub.mailboxes.get(self.channel)
-        if mailbox is None:
-            raise self._absent()
-        mailbox.deliver(data)
 
 
 def _checked(name: str) -> str:

@@ -38,7 +38,8 @@ from runtime.agent_profile import check_meter, check_source
 from runtime.agents import AgentClient
 from runtime.fleet_agents import fleet_agents
 from runtime.fleet_profile import lanes, profile_fleet
-from runtime.transport import Hub, InProcessTransport, Transport
+from runtime.in_process import Hub, InProcessTransport
+from runtime.transport import Transport
 from runtime.wire import Frame
 
 PATIENCE_S = 60.0
@@ -76,7 +77,7 @@ class Place:
         return self.stack.enter_context(AgentNetwork(self.transport()))
 
     def client(self, name: str = "nano", network: AgentNetwork | None = None) -> AgentClient:
-        return AgentClient(name, network or self.network(), "tcp/10.0.0.1:7447")
+        return AgentClient(name, network or self.network(), "tcp/127.0.0.1:9")
 
 
 @pytest.fixture
@@ -260,7 +261,7 @@ def test_an_agent_that_goes_is_named(place: Place) -> None:
 def test_who_is_not_there_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.agents.REACH_TIMEOUT_S", 0.2)
     place.agent("jetson")
-    with pytest.raises(TransportError, match=r"no agent called nano .* tcp/10.0.0.1:7447 .* there is jetson"):
+    with pytest.raises(TransportError, match=r"no agent called nano .* tcp/127.0.0.1:9 .* there is jetson"):
         place.client().request("hello")
 
 
@@ -624,7 +625,6 @@ def test_an_agent_ends_when_told(nano: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["agent", "--name", "nano", "--listen", "tcp/0.0.0.0:7447"], "--insecure"),
         (["agent", "--name", "nano", "--listen", "udp/127.0.0.1:7447"], "write tcp/HOST:PORT"),
         (["agent", "--name", "a/b"], "device name 'a/b'"),
         (["profile", "alexnet"], "pass --device NAME"),

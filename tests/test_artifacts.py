@@ -25,7 +25,8 @@ from runtime.agent_network import AgentNetwork
 from runtime.agents import AgentClient
 from runtime.artifact_store import ArtifactStore
 from runtime.artifacts import PIECE_BYTES, WINDOW, ArtifactService, send_file, send_files
-from runtime.transport import InProcessTransport, Sender
+from runtime.in_process import InProcessTransport
+from runtime.transport import Sender
 from runtime.wire import Frame
 from runtime.zenoh_transport import ZenohTransport
 

@@ -72,14 +72,15 @@ def fleet(names: str = "ab", slowdown: float = 1.0) -> Fleet:
 def plan(
     chain: Chain, where: list[tuple[str, int, int, str]], over: Fleet, batch: int = 1, source: str = "a"
 ) -> Plan:
-    """Stages as given (device, start, stop, backend); hops over the chain of devices between them."""
+    """Stages as given (device, start, stop, backend); hops direct, or over the devices between."""
     names = [device.name for device in over.devices]
     stages, hops, at = [], [], source
     path = [(device, start) for device, start, _, _ in where] + [(source, len(chain))]
     for device, boundary in path:
         if device != at:
             a, b = names.index(at), names.index(device)
-            route = tuple(names[a : b + 1] if a < b else names[b : a + 1][::-1])
+            between = tuple(names[a : b + 1] if a < b else names[b : a + 1][::-1])
+            route = (at, device) if over.link(at, device) else between
             wire = chain.wire_bytes(boundary, batch)
             latency = sum(over.link(*pair).latency_s + wire / 1e8 for pair in itertools.pairwise(route))
             hops.append(Hop(boundary, route, "raw", wire, Cost(latency, 0.0)))

@@ -24,9 +24,10 @@ from planner.fleet import Device, Emulation, Fleet, Link
 from planner.fleet_file import RADIOS, parse_fleet
 from planner.link_fit import Exchanges, clock_offset, fit_link, median_precision, one_way_s
 from planner.link_report import FailedLink, LinkReport, MeasuredLink
+from runtime.in_process import Hub, InProcessTransport
 from runtime.link_measure import measure_links
 from runtime.link_probe import Echo, ProbeOrder, ProbeProtocol, clock_name, probe
-from runtime.transport import Hub, InProcessTransport, Transport
+from runtime.transport import Transport
 from runtime.zenoh_transport import ZenohTransport
 
 SIZES = (64, 1024, 16_384, 262_144, 4_194_304)

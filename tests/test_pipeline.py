@@ -27,8 +27,8 @@ from runtime.agent_network import AgentNetwork
 from runtime.agent_service import make_agent
 from runtime.bundles import Preparation, preparation
 from runtime.fleet_agents import FleetAgents
+from runtime.in_process import Hub, InProcessTransport
 from runtime.pipeline import Pipeline
-from runtime.transport import Hub, InProcessTransport
 
 WAIT_S = 60.0
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from planner.errors import TransportError
 from planner.fleet import Link
+from runtime.in_process import Hub, InProcessTransport
 from runtime.shaping import (
     CLOCK,
     Clock,
@@ -19,7 +20,7 @@ from runtime.shaping import (
     ShapedSender,
     shape_sender,
 )
-from runtime.transport import Hub, InProcessTransport, Receiver, Sender
+from runtime.transport import Receiver, Sender
 from runtime.wire import Frame
 
 MS = 1_000_000

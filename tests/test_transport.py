@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from planner.errors import TransportError
-from runtime.transport import Hub, InProcessTransport, Mailbox, Receiver, Sender, Transport
+from runtime.in_process import Hub, InProcessTransport
+from runtime.transport import Mailbox, Receiver, Sender, Transport
 from runtime.wire import Frame, encode
 from runtime.zenoh_transport import _CHUNK, ZenohTransport, _Assembler, _chunks
 
@@ -285,14 +286,25 @@ def test_chunks_of_several_frames_interleave() -> None:
         [(b"x" * 10, _CHUNK.pack(1, 5, 2**63))],
         [(b"", None)],
         [(b"x", b"short")],
-        [(b"x", _CHUNK.pack(stream, 2, 0)) for stream in range(17)],
+        [*((b"x", _CHUNK.pack(stream, 2, 0)) for stream in range(17)), (b"x", _CHUNK.pack(0, 2, 1))],
     ],
 )
-def test_chunks_that_do_not_fit_end_the_channel(chunks: list[tuple[bytes, bytes | None]]) -> None:
-    mailbox = deliver(*chunks)
-    for _ in range(2):
-        with pytest.raises(TransportError, match="channel a: "):
+def test_chunks_that_do_not_fit_are_refused_and_the_next_frame_is_not(
+    chunks: list[tuple[bytes, bytes | None]],
+) -> None:
+    mailbox = deliver(*chunks, (bytes(encode(Frame(request=4))), None))
+    with pytest.raises(TransportError, match="channel a: "):
+        mailbox.receive(0)
+    assert take(mailbox).request == 4
+    assert not mailbox.ended
+
+
+def test_refusals_take_no_more_room_than_frames() -> None:
+    mailbox = deliver(*[(b"x", b"short")] * 1000)
+    for _ in range(10):
+        with pytest.raises(TransportError):
             mailbox.receive(0)
+    assert mailbox.receive(0) is None
 
 
 def test_chunks_cover_every_byte_once() -> None:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from runtime.commands.options import FILE, FOLDER, parse_names, parse_size
+from runtime.commands.options import FILE, FOLDER, parse_names, parse_size, security_options
+
+if TYPE_CHECKING:
+    from runtime.security import Security
 
 _PORT = 7447
 
 
 @click.command()
 @click.option("--name", required=True, help="The device's name in the fleet file.")
-@click.option("--fleet", type=FILE, help="Fleet file: the device's address in it is where to listen.")
-@click.option("--listen", help=f"Where to listen.  [default: tcp/127.0.0.1:{_PORT}]", metavar="tcp/HOST:PORT")
 @click.option(
-    "--insecure",
-    is_flag=True,
-    help="Listen beyond this machine, unencrypted and open to everyone who reaches it.",
+    "--fleet",
+    type=FILE,
+    help="Fleet file: the device's address in it is where to listen. With --keys, its devices are admitted, "
+    "no others.",
 )
+@click.option(
+    "--listen",
+    help=f"Where to listen.  [default: tcp/127.0.0.1:{_PORT}; with --keys tls/]",
+    metavar="tls/HOST:PORT",
+)
+@security_options
 @click.option(
     "--modules",
     callback=parse_names,
@@ -36,7 +45,7 @@ def agent(
     name: str,
     fleet: Path | None,
     listen: str | None,
-    insecure: bool,
+    security: Security,
     modules: tuple[str, ...],
     folder: Path | None,
     cache_limit: int | None,
@@ -46,27 +55,32 @@ def agent(
     It serves until it is stopped (Ctrl-C), whatever becomes of the workstation; what it measured stays in
     its folder.
     """
-    from planner.fleet import Device, is_loopback
+    from planner.fleet import Device, check_address
     from planner.fleet_file import load_fleet
 
     try:
-        device = load_fleet(fleet).device(name) if fleet else Device(name)
-        where = listen or device.address or f"tcp/127.0.0.1:{_PORT}"
-        local = is_loopback(where)
+        known = load_fleet(fleet) if fleet else None
+        device = known.device(name) if known else Device(name)
+        scheme = "tls" if security.credentials else "tcp"
+        where = listen or device.address or f"{scheme}/127.0.0.1:{_PORT}"
+        check_address(where)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--listen" if listen else "--name") from None
-    if not local and not insecure:
-        host, _, port = where.removeprefix("tcp/").rpartition(":")
-        raise click.UsageError(
-            f"{where} can be reached from other machines, without encryption or password. On a network you "
-            f"trust add --insecure; else listen on tcp/127.0.0.1:{port} and let the workstation reach it by "
-            f"ssh -L {port}:127.0.0.1:{port} {host if host != '0.0.0.0' else 'HOST'}"
-        )
-    serve(name, where, folder or Path(f"agent-{name}"), modules, cache_limit)
+    security.check(where)
+    if security.credentials:
+        security.credentials.check_device(name)
+        if known:
+            security = security.among([each.name for each in known.devices])
+    serve(name, where, folder or Path(f"agent-{name}"), modules, cache_limit, security)
 
 
 def serve(
-    name: str, where: str, folder: Path, modules: tuple[str, ...], cache_limit_bytes: int | None
+    name: str,
+    where: str,
+    folder: Path,
+    modules: tuple[str, ...],
+    cache_limit_bytes: int | None,
+    security: Security,
 ) -> None:
     import signal
 
@@ -78,10 +92,11 @@ def serve(
 
     files = AgentFiles(folder, cache_limit_bytes)
     store = files.store
-    with ZenohTransport(listen=where, lease_s=LEASE_S) as transport:
+    with ZenohTransport(listen=where, lease_s=LEASE_S, credentials=security.credentials) as transport:
         served = make_agent(name, transport, files, modules)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: served.stop())
+        where = transport.endpoint if where.endswith(":0") else where
         click.echo(f"{name} listens on {where}; its files are in {folder}")
         click.echo(
             f"what it was sent takes {megabytes(store.nbytes)} of at most {megabytes(store.limit_bytes)} MB"

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.commands.adviser_options import Advice, adviser_options
-from runtime.commands.options import FILE, FOLDER
+from runtime.commands.options import FILE, FOLDER, security_options
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from planner.run import Run
+    from runtime.security import Security
 
 
 def _parse_check(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
@@ -80,6 +81,7 @@ def _parse_check(context: click.Context, option: click.Parameter, text: str | No
     help="A process per device over loopback, or threads of this one.",
 )
 @adviser_options
+@security_options
 @click.option(
     "-o",
     "--output",
@@ -98,6 +100,7 @@ def deploy(
     on_error: str,
     concurrency: int,
     transport: Any,
+    security: Security,
     output: Path | None,
 ) -> None:
     """Run PLAN on its devices' agents, and record forecast beside measurement.
@@ -138,6 +141,7 @@ def deploy(
         check,
         on_error == "skip",
         adviser,
+        security,
     )
     skipped: list[str] = []
     stopping = Stopping(lambda line: console(stderr=True).print(line, soft_wrap=True))

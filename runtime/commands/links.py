@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.commands.options import FILE, parse_numbers
+from runtime.commands.options import FILE, parse_numbers, security_options
 
 if TYPE_CHECKING:
     from planner.fleet import Fleet, Link
     from planner.link_report import LinkReport, MeasuredLink
+    from runtime.security import Security
 
 
 def parse_pairs(
@@ -68,6 +69,7 @@ def parse_pairs(
     is_flag=True,
     help="Write measured numbers of emulated links too, which are paced to what the fleet says.",
 )
+@security_options
 @click.option(
     "-o",
     "--output",
@@ -87,6 +89,7 @@ def links(
     max_runs: int,
     longest_s: float,
     replace_emulated: bool,
+    security: Security,
     output: Path,
 ) -> None:
     """Measure latency and bandwidth of every directed link, through the transport that deploys.
@@ -124,6 +127,7 @@ def links(
             protocol,
             lambda link, note: advance(not note, f"{link.source} → {link.target} {note}"),
             lambda report: _save(report, output),
+            security,
         )
     show_links(report)
     out = console()

@@ -142,6 +142,32 @@ def model_options(command: F) -> F:
     return collect  # type: ignore[return-value]
 
 
+def security_options(command: F) -> F:
+    """How to reach agents; the command receives one ``security``, its keys checked."""
+
+    def collect(keys: Path | None, insecure: bool, **rest: Any) -> Any:
+        from runtime.security import Security
+
+        return command(security=Security.of(keys, insecure), **rest)
+
+    collect.__name__, collect.__doc__ = command.__name__, command.__doc__
+    collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    for decorate in reversed(
+        [
+            click.option(
+                "--keys", type=FOLDER,
+                help="This machine's keys, for encrypted (tls/) addresses; `edgecut keys` makes them.",
+            ),
+            click.option(
+                "--insecure", is_flag=True,
+                help="Allow unencrypted (tcp/) addresses beyond this machine, open to everyone on the network.",
+            ),
+        ]
+    ):  # fmt: skip
+        collect = decorate(collect)
+    return collect  # type: ignore[return-value]
+
+
 def protocol_options(command: F) -> F:
     """How long to measure; the command receives one ``protocol``."""
 

@@ -17,6 +17,7 @@ from runtime.commands.options import (
     parse_names,
     parse_numbers,
     protocol_options,
+    security_options,
 )
 from runtime.commands.profile_fleet import ActiveOptions, active_options
 from runtime.commands.variants import variant_options
@@ -24,6 +25,7 @@ from runtime.commands.variants import variant_options
 if TYPE_CHECKING:
     from planner.codec_table import CodecName
     from profiler.timing import Protocol
+    from runtime.security import Security
 
 
 def check_frequency(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -87,6 +89,7 @@ def check_codecs(ctx: click.Context, option: click.Parameter, value: str) -> tup
 )
 @protocol_options
 @active_options
+@security_options
 @click.option("--samples", type=FOLDER, help="Stored feature maps.  [default: samples/MODEL]")
 @click.option(
     "-o",
@@ -110,6 +113,7 @@ def profile(
     codecs: tuple[CodecName, ...],
     protocol: Protocol,
     active: ActiveOptions | None,
+    security: Security,
     samples: Path | None,
     output: Path | None,
 ) -> None:
@@ -130,6 +134,8 @@ def profile(
         raise click.UsageError("--strategy active plans for a whole fleet: pass --fleet, and no --device")
     if not device and (threads or cpus):
         raise click.UsageError("--threads and --cpus belong to one --device; write them in the fleet file")
+    if device and (security.credentials or security.insecure):
+        raise click.UsageError("--keys and --insecure reach agents; --device measures on this machine")
     if device and output and output.suffix != ".csv":
         raise click.BadParameter(f"{str(output)!r} must end in .csv", param_hint="--output")
     if min(batches) < 1:
@@ -167,9 +173,9 @@ def profile(
     if machines and not device:
         names = devices or tuple(each.name for each in machines.devices)
         if active:
-            profile_devices_actively(request, machines, names, active)
+            profile_devices_actively(request, machines, names, active, security)
         else:
-            profile_devices(request, machines, names)
+            profile_devices(request, machines, names, security)
         return
     with progress_bar(f"{source.name} on {device}", 1.0) as advance:
 

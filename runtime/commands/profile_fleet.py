@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from profiler.request import ProfileRequest
     from profiler.timing import Protocol
     from runtime.fleet_profile import DeviceResult
+    from runtime.security import Security
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,7 +89,7 @@ def active_options(command: F) -> F:
 
 
 def profile_devices_actively(
-    template: ProfileRequest, fleet: Fleet, names: Sequence[str], active: ActiveOptions
+    template: ProfileRequest, fleet: Fleet, names: Sequence[str], active: ActiveOptions, security: Security
 ) -> None:
     """Profile these devices actively; prints each round and what came of it."""
     from runtime.active_profile import show_result
@@ -104,19 +105,20 @@ def profile_devices_actively(
         limits=active.limits,
         gap=active.gap,
         verify=active.verify,
+        security=security,
     )
     show_result(result, active.objective)
     for name in names:
         console().print(f"wrote {table_of(template, name)}", soft_wrap=True)
 
 
-def profile_devices(template: ProfileRequest, fleet: Fleet, names: Sequence[str]) -> None:
+def profile_devices(template: ProfileRequest, fleet: Fleet, names: Sequence[str], security: Security) -> None:
     """Profile these devices and print a line for each; exit code 1 if one failed."""
     from runtime.fleet_profile import profile_fleet
     from runtime.progress import progress_lines
 
     with progress_lines(names) as show:
-        results = profile_fleet(template, fleet, names, show)
+        results = profile_fleet(template, fleet, names, show, security)
     show_results(template.source.name, results, template.protocol)
     if any(result.error for result in results):
         sys.exit(1)
