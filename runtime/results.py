@@ -13,7 +13,7 @@ import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -160,6 +160,11 @@ class StreamOutputs(_Kept):
             npy.write_array(framed, array, allow_pickle=False)
             self._stream.write(framed.getbuffer())
         self._stream.flush()
+
+    def close(self) -> None:
+        super().close()
+        with suppress(BrokenPipeError):  # nobody reads it any more, which was said before
+            self._stream.close()
 
 
 def open_outputs(where: Path | None, folder: Path, streams: int, specs: Sequence[TensorSpec]) -> Outputs:

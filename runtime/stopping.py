@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+_SAID = b"no more input is read; what is on its way is finished (again: stops at once)\n"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -23,12 +24,11 @@ class Stopped(KeyboardInterrupt):
 class Stopping:
     """Handles both signals in the main thread while it is entered.
 
-    Within ``draining`` the first signal is noted (``exit_code``) and told to ``tell``; elsewhere it raises
+    Within ``draining`` the first signal is noted (``exit_code``) and told on standard error; elsewhere it raises
     ``Stopped``. A second one ends the process, without a word to anybody: what is on disk is whole at any moment.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self) -> None:
         self._draining = False
         self.exit_code: int | None = None
         self._before: list[Any] = []
@@ -61,4 +61,4 @@ class Stopping:
         self.exit_code = 128 + number
         if not self._draining:
             raise Stopped(number)
-        self._tell("no more input is read; what is on its way is finished (again: stops at once)")
+        os.write(2, _SAID)  # a stream may be in the middle of a line

@@ -111,14 +111,15 @@ def test_killed_and_begun_again_is_as_if_undisturbed(tmp_path: Path, where: str,
 
 def test_standard_output_is_that_of_an_undisturbed_run(tmp_path: Path) -> None:
     def run(folder: Path, most: int | None) -> bytes:
-        shown = io.BytesIO()
-        with RunFolder(folder, info(), NOTES[:1], StreamOutputs(shown, folder, SPECS), Path("-")) as opened:
+        shown = tmp_path / "shown"
+        outputs = StreamOutputs(shown.open("wb"), folder, SPECS)
+        with RunFolder(folder, info(), NOTES[:1], outputs, Path("-")) as opened:
             left = [group for stream, group in stream_groups(9) if not stream]
             for group in [group for group in left if group.begin >= opened.next_inputs[0]][:most]:
                 opened.add(0, group, group.tensors, [], 0.0)
             if most is None:
                 opened.finish()
-        return shown.getvalue()
+        return shown.read_bytes()
 
     whole = run(tmp_path / "whole", None)
     part = run(tmp_path / "killed", 2)

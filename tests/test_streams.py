@@ -310,7 +310,9 @@ def test_frames_of_a_stream() -> None:
         assert found[number][1][0].dtype == np.float32
         np.testing.assert_array_equal(found[number][1][0], good[np.newaxis] + number)
     assert [number for number, _ in read(FrameSource(Dribble(content), [spec]), 5)] == [5, 6]
-    assert [number for number, _ in read(FrameSource(Dribble(content), [spec]), 0, 2)] == [0, 1]
+    stream = Dribble(content)
+    assert [number for number, _ in read(FrameSource(stream, [spec]), 0, 2)] == [0, 1]
+    assert len(stream.read(1)) == 1  # nothing is waited for beyond the last one that is wanted
 
 
 def test_frames_of_two_arrays() -> None:

@@ -144,7 +144,7 @@ def deploy(
         security,
     )
     skipped: list[str] = []
-    stopping = Stopping(lambda line: console(stderr=True).print(line, soft_wrap=True))
+    stopping = Stopping()
     title = f"{plan.chain.source.name} on {', '.join(plan.devices)}"
     total = request.limit and request.limit * max(len(inputs), 1) / plan.batch
     try:
