@@ -32,9 +32,13 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/hop.py
 	$(BIN)/python benchmarks/profile_overhead.py
 	$(BIN)/python benchmarks/forecast.py
+	$(BIN)/python benchmarks/pipelining.py
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/peers.py --peers ray
 	$(BIN)/python benchmarks/captured.py
 	$(BIN)/python benchmarks/preparation.py
 	$(BIN)/python benchmarks/repeat.py

@@ -3,11 +3,12 @@
 ::
 
     channel ──► receive, decode ──► compute ──► encode, send ──► channel
-                     └── threads joined by bounded queues ──┘
+                              threads joined by bounded queues
 
-Receiving, computing and sending overlap. A device runs one bundle at a time, as it was profiled. Where it
-has a processor to spare beyond the bundles' threads, packing and unpacking overlap with that too; where it
-has none, they take turns with it, or the times that the forecast adds up would stretch each other.
+Receiving, computing and sending overlap; frames change threads only where that gains something. A device runs
+one bundle at a time, as it was profiled. Where it has a processor to spare beyond the bundles' threads, packing
+and unpacking overlap with that too; where it has none, they take turns with it, or the times that the forecast
+adds up would stretch each other.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from planner.errors import EdgecutError, WorkerError
@@ -32,6 +33,7 @@ _POLL_S = 0.2
 _END_TIMEOUT_S = 2.0  # a thread that waits for the network is left to it
 
 Failed = Callable[[EdgecutError], None]
+_Item = tuple[Frame, int]  # and when it was ready to go on, monotonic nanoseconds
 
 
 @dataclass(frozen=True)
@@ -71,20 +73,20 @@ class Segment:
         self.passed = 0  # requests that were sent on
         self._runners, self._device, self._failed = runners, device, failed
         self._receiver, self._sender = ShapedReceiver(ends[0]), ends[1]
+        self._window = window
         self._stopping = threading.Event()
-        # There is always room: a queue holds as many as the window lets into the pipeline.
-        self._ready: queue.Queue[Frame | None] = queue.Queue(window + 2)
-        self._done: queue.Queue[tuple[Frame, int] | None] = queue.Queue(window + 2)
-        self._threads = [
-            threading.Thread(target=self._guard, args=(part,), daemon=True)
-            for part in (self._receive, self._compute, self._send)
-        ]
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Raises ``TransportError`` where the next device does not receive."""
         self._sender.wait_ready(PEER_TIMEOUT_S)
-        for thread in self._threads:
-            thread.start()
+        order, device = self.order, self._device
+        frames = self._received()
+        if order.decodes and device.coding is not device.computing:
+            frames = self._apart(frames)
+        if order.stages:
+            frames = self._apart(self._computed(frames))
+        self._thread(lambda: self._send(frames))
 
     def check(self) -> None:
         """Raises ``TransportError`` if the next device receives no more: nobody may send for long."""
@@ -97,10 +99,31 @@ class Segment:
 
     def close(self) -> None:
         """Return once no bundle runs any more; they can be freed then."""
-        for thread, timeout_s in zip(self._threads, (_END_TIMEOUT_S, None, _END_TIMEOUT_S), strict=True):
-            if thread.is_alive():
-                thread.join(timeout_s)
+        # The last thread waits for the network and is left to it; those before it end with the receiver.
+        for thread in self._threads:
+            thread.join(_END_TIMEOUT_S if thread is self._threads[-1] else None)
         self._sender.close()
+
+    def _apart(self, frames: Iterator[_Item]) -> Iterator[_Item]:
+        """The same frames, worked out on a thread of their own."""
+        waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                for item in frames:
+                    if waiting.qsize() > self._window:
+                        raise WorkerError(f"more requests came than the {self._window} that were agreed")
+                    waiting.put(item)
+            finally:
+                waiting.put(None)
+
+        self._thread(work)
+        return iter(waiting.get, None)
+
+    def _thread(self, part: Callable[[], None]) -> None:
+        thread = threading.Thread(target=self._guard, args=(part,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _guard(self, part: Callable[[], None]) -> None:
         try:
@@ -111,14 +134,8 @@ class Segment:
                     error = WorkerError(f"{type(error).__name__}: {error}")
                 self._failed(error)
             self.stop()
-        finally:
-            # Whoever waits for this part ends too.
-            if part == self._receive:
-                self._ready.put_nowait(None)
-            elif part == self._compute:
-                self._done.put_nowait(None)
 
-    def _receive(self) -> None:
+    def _received(self) -> Iterator[_Item]:
         order = self.order
         while not self._stopping.is_set():
             called_ns = time.monotonic_ns()
@@ -129,29 +146,29 @@ class Segment:
             due_ns = max(frame.arrived_ns, frame.due_ns)
             frame = frame.marked(time.monotonic_ns() if due_ns >= called_ns else due_ns)
             check_boundary(frame, order.inputs, order.boundary, order.arrives)
-            self._ready.put_nowait(self._decoded(frame) if order.decodes else frame)
+            if order.decodes:
+                frame = self._decoded(frame)
+            yield frame, time.monotonic_ns()
 
     def _decoded(self, frame: Frame) -> Frame:
         with self._device.coding:
             tensors, *times = timed(lambda: unpack(frame.packed, frame.codec), self._device.slowdown)
         return replace(frame.marked(*times), tensors=tensors, codec="raw", packed=())
 
-    def _compute(self) -> None:
+    def _computed(self, frames: Iterator[_Item]) -> Iterator[_Item]:
         stages = list(zip(self.order.stages, self._runners, strict=True))
-        while (frame := self._ready.get()) is not None:
+        for frame, _ in frames:
             tensors, marks = frame.tensors, []
             for stage, runner in stages:
                 with self._device.computing, self._device.clocks.at(stage.variant):
                     marks.append(time.monotonic_ns())
                     tensors = runner(tensors)
                     marks.append(time.monotonic_ns())
-            done = replace(frame.marked(*marks), tensors=tensors)
-            self._done.put_nowait((done, time.monotonic_ns()))
+            yield replace(frame.marked(*marks), tensors=tensors), time.monotonic_ns()
 
-    def _send(self) -> None:
+    def _send(self, frames: Iterator[_Item]) -> None:
         sent_ns = 0
-        while (item := self._done.get()) is not None:
-            frame, offered_ns = item
+        for frame, offered_ns in frames:
             if self.order.encodes:
                 frame = self._encoded(frame)
                 offered_ns = frame.marks[-1]
