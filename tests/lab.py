@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 
 from hosts import Hosts, hosts
 
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 DESK = "desk"
 _PORT = 7447
 _MAIN = sys.executable, "-c", "import sys; from runtime.cli import main; main()"
@@ -94,58 +95,73 @@ class Lab:
         return code, said
 
 
-class Stream:
-    """What `streamer.py` does on the workstation."""
+class Streamer:
+    """The process of `streamer.py` on the workstation, for plans of one network."""
 
-    def __init__(self, lab: Lab, window: int, *plans: Path) -> None:
-        self._lab, self._lines = lab, list[dict[str, Any]]()
-        command = [sys.executable, str(_TESTS / "streamer.py"), str(window), *map(str, plans)]
-        self._process = lab.command(*command)
+    def __init__(self, lab: Lab, window: int, plan: Path, pause_s: float = 0.005) -> None:
+        self.lab, self.stream = lab, Stream(self)
+        command = sys.executable, str(_TESTS / "streamer.py"), str(window), str(pause_s), str(plan)
+        self.process = lab.command(*command)
         threading.Thread(target=self._read, daemon=True).start()
 
+    def begin(self, *plans: Path) -> Stream:
+        """Stream requests over the first of these plans that can run."""
+        self.stream = Stream(self)
+        self.tell(" ".join(map(str, plans)))
+        return self.stream
+
+    def tell(self, line: str = "") -> None:
+        assert self.process.stdin
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
     def _read(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            self._lines.append(json.loads(line))
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.stream.take(json.loads(line))
+        self.stream.take({"end": "the process ended"})
 
-    def __len__(self) -> int:
-        return sum("answer" in line for line in self._lines)
 
-    @property
-    def plan(self) -> int | None:
-        """Which plan gave the newest answer."""
-        return next((line["plan"] for line in reversed(self._lines) if "answer" in line), None)
+class Stream:
+    """What became of a stream so far. ``plan``: which one gave the newest answer."""
 
-    @property
-    def events(self) -> list[str]:
-        return [line["event"] for line in self._lines if "event" in line]
+    def __init__(self, streamer: Streamer) -> None:
+        self._streamer = streamer
+        self.answers, self.plan, self.faults, self.events = 0, -1, list[object](), list[str]()
+        self.over: str | None = None
+        self.longest_s = 0.0  # without an answer
+        self._last_s = math.inf
+
+    def take(self, line: dict[str, Any]) -> None:
+        """A line that the process said; every answer must be right, and the next one."""
+        if "answer" in line:
+            if line["answer"] != self.answers or not line["right"]:
+                self.faults.append(line)
+            now_s = time.monotonic()
+            self.longest_s = max(self.longest_s, now_s - self._last_s)
+            self._last_s, self.plan = now_s, line["plan"]
+            self.answers += 1
+        elif "event" in line:
+            self.events.append(line["event"])
+        else:
+            self.over = self.over or line["end"]
 
     def advance(self, answers: int) -> None:
         """Wait for so many more answers."""
-        enough = len(self) + answers
-        self.until(lambda: len(self) >= enough)
+        enough = self.answers + answers
+        self.until(lambda: self.answers >= enough)
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait for it; every answer so far was right, and in its place."""
-        until(lambda: self._process.poll() is not None or condition())
-        self.check()
-        assert condition(), (
-            self._lines[-1:],
-            self.events,
-            *map(self._lab.said, (*self._lab.names, "streamer")),
-        )
-
-    def check(self) -> None:
-        answers = [line for line in list(self._lines) if "answer" in line]
-        assert [line["answer"] for line in answers] == list(range(len(answers)))
-        assert all(line["right"] for line in answers)
+        until(lambda: self.over or condition())
+        assert not self.faults
+        said = map(self._streamer.lab.said, (*self._streamer.lab.names, "streamer"))
+        assert condition(), (self.over, self.events[-20:], *said)
 
     def end(self) -> None:
         """Let what is in flight be answered, and no more be asked."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self.until(lambda: self._lines[-1].get("end") == "done")
-        assert self._process.wait(PATIENCE_S) == 0
+        self._streamer.tell()
+        self.until(lambda: self.over == "done")
 
 
 def until(condition: Callable[[], object]) -> None:

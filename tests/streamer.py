@@ -1,17 +1,19 @@
-"""A coordinator in a process of its own: ``python streamer.py WINDOW PLAN...``, plans by rank.
+"""A coordinator in a process of its own, told what to stream over pipes: ``python streamer.py WINDOW PAUSE_S PLAN``.
 
-It runs the first of them that can run, and streams requests until its standard input ends. A line of JSON tells of each
-event, of each answer, compared with the whole network's, and of the end.
+A line with files of plans, by rank, begins a stream of requests over the first of them that can run; an empty line ends
+it. A line of JSON tells of each event, of each answer, compared with the whole network's, and of the end.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import queue
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,6 @@ from runtime.bundles import preparation
 from runtime.pipeline import opened
 
 INPUTS = 7
-PAUSE_S = 0.005  # between requests, to leave the machine some time
 TOLERANCE = 1e-5
 
 
@@ -56,39 +57,50 @@ def say(**line: object) -> None:
     print(json.dumps(line), flush=True)  # noqa: T201
 
 
-def stream(window: int, plans: list[Plan], folder: Path) -> None:
-    cut = cut_model(load_model(plans[0].chain.source))
-    draw, whole = np.random.default_rng(0), cut.module(Bundle(0, len(cut.chain)))
-    shape = plans[0].chain.boundaries[0].batched(1).tensors[0].shape
-    inputs = [draw.normal(size=shape).astype(np.float32) for _ in range(INPUTS)]
-    with torch.inference_mode():
-        expected = [whole(torch.from_numpy(image))[0].numpy() for image in inputs]
-    told = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), told.set()), daemon=True).start()
+class Streamer:
+    def __init__(self, plan: Plan, folder: Path, window: int, pause_s: float) -> None:
+        self._window, self._pause_s = window, pause_s
+        cut = cut_model(load_model(plan.chain.source))
+        draw, whole = np.random.default_rng(0), cut.module(Bundle(0, len(cut.chain)))
+        shape = plan.chain.boundaries[0].batched(1).tensors[0].shape
+        self._inputs = [draw.normal(size=shape).astype(np.float32) for _ in range(INPUTS)]
+        with torch.inference_mode():
+            self._expected = [whole(torch.from_numpy(image))[0].numpy() for image in self._inputs]
+        self._prepare, self._folder = preparation(cut, folder / "bundles"), folder
+        self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._hear, daemon=True).start()
 
-    def requests() -> Iterator[tuple[Array, ...]]:
+    def serve(self) -> None:
+        while files := self._told.get():
+            try:
+                self._stream([Plan.load(Path(file)) for file in files.split()])
+                say(end="done")
+            except EdgecutError as error:
+                say(end=error.message)
+
+    def _hear(self) -> None:
+        for line in sys.stdin:
+            self._told.put(line.strip())
+
+    def _stream(self, plans: list[Plan]) -> None:
+        def log(line: str) -> None:
+            say(event=line)
+
+        with opened(Ranked(plans), self._prepare, self._folder, window=self._window, log=log) as pipeline:
+            for answer in pipeline.map(self._requests()):
+                wanted = self._expected[answer.request % INPUTS]
+                right = np.allclose(answer.outputs[0], wanted, atol=TOLERANCE)
+                say(answer=answer.request, right=right, plan=plans.index(answer.plan))
+
+    def _requests(self) -> Iterator[tuple[Array, ...]]:
         for number in itertools.count():
-            if told.wait(PAUSE_S):
+            with suppress(queue.Empty):  # between requests the machine may have some time
+                self._told.get(timeout=self._pause_s)
                 return
-            yield (inputs[number % INPUTS],)
-
-    prepare = preparation(cut, folder / "bundles")
-    with opened(Ranked(plans), prepare, folder, window=window, log=lambda line: say(event=line)) as pipeline:
-        for answer in pipeline.map(requests()):
-            wanted = expected[answer.request % INPUTS]
-            right = np.allclose(answer.outputs[0], wanted, atol=TOLERANCE)
-            say(answer=answer.request, right=right, plan=plans.index(answer.plan))
-        say(end="done", late=pipeline.duplicates)
-
-
-def main() -> None:
-    window, *files = sys.argv[1:]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            stream(int(window), [Plan.load(Path(file)) for file in files], Path(folder))
-    except EdgecutError as error:
-        say(end=error.message)
+            yield (self._inputs[number % INPUTS],)
 
 
 if __name__ == "__main__":
-    main()
+    window, pause_s, plan = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as name:
+        Streamer(Plan.load(Path(plan)), Path(name), int(window), float(pause_s)).serve()
