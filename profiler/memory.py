@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
-import sys
 from pathlib import Path
+
+from profiler.allocator import return_memory
 
 # Written to clear_refs, it sets the peak back to what is resident now (proc(5), Linux 4.0).
 _RESET_PEAK = b"5"
@@ -30,7 +30,7 @@ class PeakMemory:
     def start(self) -> None:
         """Count from here. Memory freed earlier goes back to the system, or its reuse would not be seen."""
         gc.collect()
-        _trim()
+        return_memory()
         self._before_bytes = self._resident_bytes("VmRSS") if self._reset() else None
 
     def peak_bytes(self) -> int | None:
@@ -61,14 +61,3 @@ class PeakMemory:
         # Such as "VmHWM:     123456 kB"; the kernel's kB are 1024 bytes.
         found = next((line.split() for line in lines if line.startswith(f"{field}:")), [])
         return int(found[1]) * 1024 if len(found) == 3 and found[1].isdecimal() else None
-
-
-def _trim() -> None:
-    """Give the C allocator's free memory back to the system (glibc only)."""
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        trim = ctypes.CDLL("libc.so.6").malloc_trim
-    except (OSError, AttributeError):  # musl
-        return
-    trim(ctypes.c_size_t(0))

@@ -28,7 +28,7 @@ from planner.documents import from_data, to_data
 from planner.errors import EdgecutError, WorkerError
 from planner.fleet import Link
 from profiler import backends
-from profiler.allocator import tune_allocator
+from profiler.allocator import sparing_allocator, tune_allocator
 from profiler.clocks import Switch
 from profiler.machine import available_cpus, available_memory_bytes
 from profiler.runner import Runner, slowed
@@ -244,7 +244,9 @@ def load_stage(stage: StageOrder, file: Path, threads: int) -> Runner:
     file that cannot be loaded or run.
     """
     try:
-        loaded = backends.find(stage.backend).load(file, threads)
+        backend = backends.find(stage.backend)
+        with sparing_allocator():
+            loaded = backend.load(file, threads)
         for side, have, want in (
             ("input", loaded.inputs, stage.inputs.tensors),
             ("output", loaded.outputs, stage.outputs.tensors),

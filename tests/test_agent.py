@@ -627,6 +627,8 @@ def test_an_agent_ends_when_told(nano: Any) -> None:
     [
         (["agent", "--name", "nano", "--listen", "udp/127.0.0.1:7447"], "write tcp/HOST:PORT"),
         (["agent", "--name", "a/b"], "device name 'a/b'"),
+        (["agent", "--name", "nano", "--cache-limit", "8"], "'8' is no size; write it as 500MB or 8GB"),
+        (["agent", "--name", "nano", "--cache-limit", "0GB"], "is no size"),
         (["profile", "alexnet"], "pass --device NAME"),
         (["profile", "alexnet", "--device", "a", "--devices", "b"], "not both"),
         (["profile", "alexnet", "--fleet", "f.toml", "--cpus", "0"], "belong to one --device"),

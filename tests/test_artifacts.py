@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from test_agent import Place, remote_agent
 
+from planner.chain import Boundary, TensorSpec
+from planner.documents import to_data
 from planner.errors import DocumentError, EdgecutError, InputError, StorageError, TransportError
 from runtime import artifacts
 from runtime.agent_messages import LEASE_S, Body
@@ -25,7 +27,10 @@ from runtime.agent_network import AgentNetwork
 from runtime.agents import AgentClient
 from runtime.artifact_store import ArtifactStore
 from runtime.artifacts import PIECE_BYTES, WINDOW, ArtifactService, send_file, send_files
+from runtime.commands.options import parse_size
 from runtime.in_process import InProcessTransport
+from runtime.itinerary import LOAD, SegmentOrder, StageOrder, WorkOrder
+from runtime.stage_service import StageService
 from runtime.transport import Sender
 from runtime.wire import Frame
 from runtime.zenoh_transport import ZenohTransport
@@ -283,6 +288,24 @@ def test_pieces_that_do_not_come_end_the_order(
         client.request("put", {"digest": digest, "nbytes": 3000})
     send_file(client, file, digest, "")
     assert store.has(digest)
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"), [("1B", 1), ("500MB", 500_000_000), ("7.5 GB", 7_500_000_000), ("8GiB", 8 << 30)]
+)
+def test_a_size_is_read_in_its_unit(text: str, nbytes: int) -> None:
+    assert parse_size(None, None, text) == nbytes  # type: ignore[arg-type]
+
+
+def test_a_bundle_that_was_not_sent_is_not_loaded(place: Place, tmp_path: Path) -> None:
+    agent = place.agent()
+    StageService("nano", agent.transport, ArtifactStore(tmp_path, LIMIT)).serve(agent)
+    shape = Boundary((TensorSpec((1,), "float32"),))
+    order = SegmentOrder(0, 0, shape, (StageOrder("a" * 64, "onnxruntime", shape, shape),), None)
+    work = WorkOrder("0" * 16, 1, 1.0, 1, (order,))
+    for _ in range(2):  # nothing of the first stays
+        with pytest.raises(StorageError, match="has no artifact aaaaaaaaaaaa"):
+            place.client().request(LOAD, to_data(work))
 
 
 # --- over Zenoh: processes that are killed, connections that are cut

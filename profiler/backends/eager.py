@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import fx
 
 from planner.chain import Bundle, TensorSpec
 from planner.errors import BundleError
-from profiler.cut import CutModel
 from profiler.graph_file import graph_bytes, load_graph, save_graph
 from profiler.half import Caster
 from profiler.runner import Array, Artifact, Backend, Runner, Setting
+
+if TYPE_CHECKING:
+    from profiler.cut import CutModel
 
 
 class TorchRunner(Runner):

@@ -78,6 +78,21 @@ class OnnxRuntimeRunner(Runner):
         del self._binding, self._session
 
 
+# The key that names the other file, without which there is none (onnx.proto, TensorProto.external_data).
+_REFERENCE = b"location"
+
+
+def _may_refer(file: Path) -> bool:
+    """Whether an ONNX file may have weights in another file."""
+    end = b""
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            if _REFERENCE in end + block:
+                return True
+            end = block[1 - len(_REFERENCE) :]
+    return False
+
+
 def _reason(error: Exception) -> str:
     """What ONNX Runtime says, the operator it cannot run first."""
     text = " ".join(str(error).split())
@@ -126,12 +141,13 @@ class OnnxRuntimeBackend(Backend):
     def load(cls, file: Path, threads: int) -> Runner:
         cls._check_provider()
         try:
-            # As bytes, so that a file cannot have others read as its weights.
-            content = file.read_bytes()
+            nbytes = file.stat().st_size
+            # By its path it is parsed as it is read, instead of being in memory twice. Only as bytes is it kept
+            # from having another file read as its weights.
+            model = file.read_bytes() if _may_refer(file) else file
         except OSError as error:
             raise BundleError(f"cannot read {file}: {error.strerror}") from None
-        artifact = Artifact(len(content), len(content))
-        return OnnxRuntimeRunner(content, threads, cls.providers, artifact, file.name)
+        return OnnxRuntimeRunner(model, threads, cls.providers, Artifact(nbytes, nbytes), file.name)
 
     def close(self) -> None:
         self._model.close()

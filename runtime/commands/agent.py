@@ -87,7 +87,6 @@ def serve(
     from runtime.agent_files import AgentFiles
     from runtime.agent_messages import LEASE_S
     from runtime.agent_service import make_agent
-    from runtime.console import megabytes
     from runtime.zenoh_transport import ZenohTransport
 
     files = AgentFiles(folder, cache_limit_bytes)
@@ -98,8 +97,7 @@ def serve(
             signal.signal(number, lambda *_: served.stop())
         where = transport.endpoint if where.endswith(":0") else where
         click.echo(f"{name} listens on {where}; its files are in {folder}")
-        click.echo(
-            f"what it was sent takes {megabytes(store.nbytes)} of at most {megabytes(store.limit_bytes)} MB"
-        )
+        sizes = [f"{each / 1e6:,.0f}" for each in (store.nbytes, store.limit_bytes)]
+        click.echo(f"what it was sent takes {sizes[0]} of at most {sizes[1]} MB")
         served.serve()
     click.echo(f"{name} stopped; what it measured is in {folder}")
