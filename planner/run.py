@@ -151,7 +151,8 @@ class Run:
         for number, plan in enumerate((self.info.plan, *self.others)):
             rows = tuple(replace(row, plan=0) for row in self.rows if row.plan == number)
             if rows:
-                found.append(Run(replace(self.info, plan=plan), rows))
+                requests = sum(row.kind == "total" for row in rows)
+                found.append(Run(replace(self.info, plan=plan, requests=requests), rows))
         return found
 
     def comparisons(self) -> list[Comparison]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +14,12 @@ from planner.errors import InputError, MismatchError
 from planner.fleet import Fleet
 from planner.fleet_file import load_fleet
 from planner.plan import Plan
+from planner.watch import THRESHOLD
 from runtime.adviser import StaticAdviser
 from runtime.batching import Arrays, Group, grouped, split
 from runtime.bundles import load_planned, preparation
 from runtime.pipeline import Answer, Pipeline, TransportName, opened
+from runtime.profiled_adviser import adviser_for
 from runtime.security import Security
 from runtime.sources import checked_inputs
 
@@ -75,14 +77,18 @@ def deploy(
     transport: TransportName = "zenoh",
     keys: Path | str | None = None,
     insecure: bool = False,
+    profiles: Sequence[Path] = (),
+    drift: float = THRESHOLD,
+    static: bool = False,
     log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Deployed]:
     """Deploy a plan (or the file of one) for as long as the ``with`` block lasts.
 
     ``fleet``: where its devices are now; those that are emulated get an agent here. ``window``: requests on their way
     at most. ``keys``: the folder of this machine's, for encrypted addresses; ``insecure`` allows unencrypted ones
-    beyond this machine. ``log`` gets a line for each change of plan. Raises ``DeploymentError`` or another
-    ``EdgecutError``.
+    beyond this machine. ``profiles``: tables to plan with when a device fails or slows down by more than the share
+    ``drift``, those that the plan was solved from where none are given; ``static`` keeps to the plan. ``log`` gets a
+    line for each change of plan. Raises ``DeploymentError`` or another ``EdgecutError``.
     """
     loaded = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
     if fleet is not None:
@@ -91,14 +97,12 @@ def deploy(
     with tempfile.TemporaryDirectory(prefix="edgecut-deploy-") as name:
         folder = Path(name)
         prepare = preparation(load_planned(loaded)[1], folder / "bundles")
+        beside = Path("plan.json") if isinstance(plan, Plan) else Path(plan)
+        adviser = (
+            StaticAdviser(loaded) if static else adviser_for(loaded, beside, profiles, drift=drift, say=log)
+        )
         with opened(
-            StaticAdviser(loaded),
-            prepare,
-            folder,
-            window=window,
-            transport=transport,
-            security=security,
-            log=log,
+            adviser, prepare, folder, window=window, transport=transport, security=security, log=log
         ) as pipeline:
             yield Deployed(pipeline)
 

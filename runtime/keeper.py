@@ -154,8 +154,8 @@ class Keeper:
                     failure = error
                     self._log(f"could not install a plan: {error.message}")
             if time.monotonic() > deadline_s:
-                last = f": {failure.message}" if failure else ""
-                problem = f"{reason}, and no plan could be run for {RETURN_TIMEOUT_S:g} s{last}"
+                why = self._adviser.obstacle(*self._absent()) or (failure.message if failure else "")
+                problem = f"{reason}, and no plan could be run for {RETURN_TIMEOUT_S:g} s: {why}"
                 raise DeploymentError(problem, "start the agent again, and deploy again")
             self._restart()
             self._woken.wait(_POLL_S)

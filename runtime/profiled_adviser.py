@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from planner.conditions import Conditions, gone_of
 from planner.errors import EdgecutError, PlanningError
@@ -14,14 +15,38 @@ from planner.plan import Plan, described, same_path
 from planner.replan import Replanner
 from planner.run import RunRow
 from planner.simulate_scenario import Place
-from planner.watch import Watch
-from runtime.adviser import Devices, Links
+from planner.table import plan_table
+from planner.watch import THRESHOLD, Watch
+from runtime.adviser import Adviser, Devices, Links, StaticAdviser
 
 # A better plan is installed only if it is forecast to be better by this share of the objective.
 MARGIN = 0.1
 # The least seconds between a change of plan and one that only a gain asks for.
 DWELL_S = 10.0
 _EQUAL = 1e-9
+
+
+def adviser_for(
+    plan: Plan,
+    plan_file: Path,
+    tables: Sequence[Path] = (),
+    *,
+    drift: float = THRESHOLD,
+    say: Callable[[str], None] = lambda line: None,
+) -> Adviser:
+    """An adviser with the tables given, else those the plan was solved from (see ``planner.table.plan_table``).
+
+    ``drift``: relative, from which on a device or link counts as changed. Where no tables were given and those of the
+    plan cannot be used, ``say`` is told, and it keeps to the one plan. Raises for tables that were given.
+    """
+    try:
+        replanner = Replanner(plan, plan_table(plan, plan_file, tables))
+    except EdgecutError as error:
+        if tables:
+            raise
+        say(f"keeps to this one plan, whatever happens: {error.message}; --profiles gives it others")
+        return StaticAdviser(plan)
+    return ProfiledAdviser(replanner, watch=Watch(drift))
 
 
 def in_background(work: Callable[[], None]) -> None:

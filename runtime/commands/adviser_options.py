@@ -27,25 +27,15 @@ class Advice:
 
     def adviser(self, plan: Plan, plan_file: Path, say: Callable[[str], None]) -> Adviser:
         """Says so where there are no tables to plan with. Raises for tables that were named and cannot be used."""
-        from planner.errors import EdgecutError, InputError
-        from planner.replan import Replanner
-        from planner.table import plan_table
-        from planner.watch import Watch
+        from planner.errors import InputError
         from runtime.adviser import StaticAdviser
-        from runtime.profiled_adviser import ProfiledAdviser
+        from runtime.profiled_adviser import adviser_for
 
         if self.static and self.tables:
             raise InputError("--static keeps to one plan and needs no tables", "leave out --profiles")
         if self.static:
             return StaticAdviser(plan)
-        try:
-            replanner = Replanner(plan, plan_table(plan, plan_file, self.tables))
-        except EdgecutError as error:
-            if self.tables:
-                raise
-            say(f"keeps to this one plan, whatever happens: {error.message}; --profiles gives it others")
-            return StaticAdviser(plan)
-        return ProfiledAdviser(replanner, watch=Watch(self.drift_percent / 100))
+        return adviser_for(plan, plan_file, self.tables, drift=self.drift_percent / 100, say=say)
 
 
 def adviser_options(command: F) -> F:

@@ -164,6 +164,8 @@ def deploy(
     if run and run.rows:
         for part in run.by_plan():
             show_run(part, out)
+        rate = run.info.requests * plan.batch / run.info.wall_s
+        out.print(f"throughput: {rate:.2f} samples/s over {transport}")
         for switch in run.switches:
             out.print(f"{switch.at}: {switch.reason}; now {switch.stages}", soft_wrap=True)
         out.print(f"wrote {folder}", soft_wrap=True)
@@ -200,8 +202,6 @@ def show_run(run: Run, out: Console) -> None:
     columns = ("part", "forecast ms", "measured ms", "error", "5 to 95 %", "waited ms")
     title = f"{info.plan.chain.source.name}: {info.requests} requests, {info.concurrency} in flight"
     out.print(table(title, columns, rows))
-    rate = info.requests * info.plan.batch / info.wall_s
-    out.print(f"throughput: {rate:.2f} samples/s over {info.transport}")
     out.print(run.verdict(), style="bold")
     if not run.checked:
         out.print("no output was compared with the whole model's")
