@@ -10,7 +10,9 @@ from typing import Any
 
 CLIENT = "0123456789abcdef"
 _DIGEST = "ab" * 32
-_PLAN = {"installation": CLIENT, "threads": 1, "slowdown": 1.0, "window": 1, "segments": []}
+_RELAY = {"place": 0, "boundary": 0, "inputs": {"tensors": [{"shape": [1, 3], "dtype": "float32"}]}}
+_RELAY |= {"stages": [], "link": None, "arrives": "raw", "decodes": False, "encodes": None}
+_PLAN = {"installation": CLIENT, "threads": 1, "slowdown": 1.0, "window": 1, "segments": [_RELAY]}
 # The orders of an agent that need no network's weights, each with a body as it should be.
 ORDERS: dict[str, dict[str, Any]] = {
     "has": {"artifacts": [{"digest": _DIGEST, "nbytes": 5}]},

@@ -75,8 +75,12 @@ class WorkOrder:
         check_installation(self.installation)
         if not 1 <= self.window <= MAX_WINDOW:
             raise ValueError(f"window must be 1 to {MAX_WINDOW}, found {self.window}")
-        if not self.slowdown >= 1 or (self.threads is not None and self.threads < 1):
-            raise ValueError("threads and slowdown must be at least 1")
+        if not 1 <= self.slowdown <= MAX_SLOWDOWN:
+            raise ValueError(f"slowdown must be 1 to {MAX_SLOWDOWN:g}, found {self.slowdown:g}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be at least 1, found {self.threads}")
+        if not self.segments:
+            raise ValueError("a device has at least one segment")
 
 
 @document()
@@ -98,6 +102,7 @@ class Stamp:
 
 
 MAX_WINDOW = 1024
+MAX_SLOWDOWN = 1e6
 
 
 def check_installation(text: str) -> None:

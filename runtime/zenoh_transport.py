@@ -26,6 +26,8 @@ import numpy as np
 
 from planner.errors import TransportError
 from runtime.access import ALIVE, FRAMES, settings
+from runtime.credentials import WORKSTATION
+from runtime.handshake import check_peer
 from runtime.transport import Mailbox, Sender, Transport, Watcher
 from runtime.wire import Frame, encode_parts
 
@@ -104,6 +106,8 @@ class ZenohTransport(Transport):
                 config.insert_json5(key, json.dumps(value))
             self._session: Any = zenoh.open(config)
         except zenoh.ZError as error:
+            if credentials and isinstance(connect, str):
+                check_peer(credentials, connect, WORKSTATION)  # raises the reason that Zenoh does not give
             asked = f"connect to {connect}" if one else f"listen on {listen}"
             raise TransportError(
                 f"cannot {asked}: {_first_line(error)}",

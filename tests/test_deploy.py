@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -46,12 +47,18 @@ from planner.run import Run
 from profiler.cut import CutModel, cut_model
 from profiler.model import load_model
 from runtime.adviser import StaticAdviser
+from runtime.agent_files import AgentFiles
+from runtime.agent_service import make_agent
+from runtime.authority import issue, make_authority
 from runtime.bundles import preparation, prepare_bundles
 from runtime.checking import Verdict, output_error
+from runtime.credentials import Credentials
 from runtime.deployment import DeployRequest, answer_rows, deploy
 from runtime.pipeline import Answer, opened
+from runtime.security import Security
 from runtime.stage_service import load_stage
 from runtime.timing import measured_rows
+from runtime.zenoh_transport import ZenohTransport
 
 TINY = ModelSource("models:Tiny", inputs=(InputSpec((3, 32, 32)),))
 FAST = Link("a", "b", 1e9, latency_s=0.001, emulate=True)
@@ -131,6 +138,29 @@ def test_processes_over_zenoh(cut: CutModel, tmp_path: Path, window: int) -> Non
     made = plan(cut.chain, [("a", 0, 1, "torch"), ("c", 1, 3, "onnxruntime")], fleet("abc"))
     assert [segment.device for segment in itinerary(made)] == ["a", "b", "c", "b", "a"]
     run = deploy(DeployRequest(made, tmp_path / "run", requests=8, concurrency=window), [])
+    assert run.info.requests == 8
+    assert run.largest_output_error < 1e-5
+
+
+def test_an_encrypted_agent_beside_an_emulated_device(cut: CutModel, tmp_path: Path) -> None:
+    make_authority(tmp_path, "lab")
+    for name in ("b", "laptop"):
+        issue(tmp_path, name, tmp_path, workstation=name == "laptop")
+    known = Credentials.load(tmp_path / "b").among("ab")
+    with ZenohTransport(credentials=known, lease_s=3.0) as transport:
+        agent = make_agent("b", transport, AgentFiles(tmp_path / "agent"))
+        thread = threading.Thread(target=agent.serve, daemon=True)
+        thread.start()
+        over = fleet()
+        devices = (
+            over.devices[0],
+            dataclasses.replace(over.devices[1], address=transport.endpoint, emulate=None),
+        )
+        made = plan(cut.chain, PLANS["there and back"], dataclasses.replace(over, devices=devices))
+        security = Security.of(tmp_path / "laptop")
+        run = deploy(DeployRequest(made, tmp_path / "run", requests=8, concurrency=3, security=security), [])
+        agent.stop()
+        thread.join()
     assert run.info.requests == 8
     assert run.largest_output_error < 1e-5
 

@@ -46,9 +46,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for when, days in (("expired", -10), ("early", 10)):
         for name in ("nano", "laptop"):
             now = NOW + timedelta(days=days)
-            issue(
-                folder / "lab", name, folder / when, workstation=name == "laptop", days=2, now=now
-            )  # fmt: skip
+            order = name == "laptop"
+            issue(folder / "lab", name, folder / when, workstation=order, days=2, now=now)
     return folder
 
 
@@ -184,6 +183,12 @@ def test_refusals_have_their_reason(keys: Path, stack: ExitStack, tmp_path: Path
         shutil.copy(keys / fleet / "laptop" / name, tmp_path / name)
     mixed = replace(laptop, folder=tmp_path)
     assert "it believes another authority" in reason(mixed, nano.endpoint)
+
+
+def test_a_process_that_needs_one_endpoint_is_told_why_not(keys: Path, stack: ExitStack) -> None:
+    laptop = session(stack, load(keys / "lab" / "laptop"))
+    with pytest.raises(TransportError, match="issued by another authority"):
+        ZenohTransport(laptop.endpoint, credentials=load(keys / "other" / "nano"), timeout_s=1.0)
 
 
 def test_the_peers_own_certificate_is_judged(keys: Path, stack: ExitStack) -> None:

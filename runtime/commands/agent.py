@@ -97,6 +97,8 @@ def serve(
             signal.signal(number, lambda *_: served.stop())
         where = transport.endpoint if where.endswith(":0") else where
         click.echo(f"{name} listens on {where}; its files are in {folder}")
+        if security.credentials:
+            click.echo(f"encrypted; its keys are valid until {security.credentials.valid_until:%Y-%m-%d}")
         sizes = [f"{each / 1e6:,.0f}" for each in (store.nbytes, store.limit_bytes)]
         click.echo(f"what it was sent takes {sizes[0]} of at most {sizes[1]} MB")
         served.serve()
