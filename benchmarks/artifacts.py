@@ -2,7 +2,7 @@
 
 In turns within one run, to a process that hashes it, writes it and syncs it to disk: as artifacts travel (pieces of
 uint8 with credit), up to 100 MB as base64 in JSON requests of 4 MiB, one after the other (how inputs travelled
-before), and over a bare TCP socket. Then the most memory the agent held, and a file that was cut off half-way.
+before), and over a bare TCP socket. Then a file that was cut off half-way.
 """
 
 from __future__ import annotations
@@ -51,11 +51,6 @@ def main() -> None:
                 client = AgentClient("nano", network, transport.endpoint)
                 client.request("hello")
                 compare(client, connection, folder, sizes)
-                status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-                print(
-                    "agent, most memory:",
-                    next(line.split(":")[1].strip() for line in status if "VmHWM" in line),
-                )
                 cut_off(client, folder, max(sizes))
             finally:
                 process.kill()

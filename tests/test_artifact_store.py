@@ -101,6 +101,21 @@ class Stores(RuleBasedStateMachine):
         one[1].close()
 
     @rule(which=st.integers(0, 1), content=st.sampled_from(POOL))
+    def bring(self, which: int, content: bytes) -> None:
+        """All of it at once, so that there is something to hold and to make room."""
+        before = len(self.incoming)
+        self.receive(which, content)
+        if len(self.incoming) > before:
+            _, incoming = self.incoming.pop()
+            with incoming:
+                incoming.write(memoryview(content)[incoming.offset :])
+                try:
+                    incoming.finish()
+                except TransportError:  # it began with what was written wrongly
+                    return
+            self.damaged.discard(digest(content))
+
+    @rule(which=st.integers(0, 1), content=st.sampled_from(POOL))
     def hold(self, which: int, content: bytes) -> None:
         there = self.stores[which].has(digest(content))
         with ExitStack() as stack:
@@ -153,7 +168,7 @@ class Stores(RuleBasedStateMachine):
 
 
 TestStores = Stores.TestCase
-TestStores.settings = settings(max_examples=60, stateful_step_count=40)
+TestStores.settings = settings(max_examples=80, stateful_step_count=40)
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
