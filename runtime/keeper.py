@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -46,6 +47,15 @@ class Switch:
     reason: str
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A better plan that is being installed; ``opened`` once that has ended."""
+
+    made: Installation
+    reason: str
+    opened: Future[None]
+
+
 class Keeper:
     """Works on a thread of its own between ``start`` and ``stop``. ``switches``: the changes so far."""
 
@@ -61,6 +71,7 @@ class Keeper:
         self._pipeline, self._adviser, self._agents = pipeline, adviser, agents
         self._prepare, self._log = prepare, log
         self._current: Installation | None = None
+        self._candidate: _Candidate | None = None
         self._stopping, self._woken = threading.Event(), threading.Event()
         self._suspects: dict[str | tuple[str, str], float] = {}
         self._ended_s: dict[str, float] = {}
@@ -69,9 +80,12 @@ class Keeper:
 
     def start(self) -> None:
         """Install the first plan. Raises what keeps it from being loaded."""
-        for plan in self._adviser.prepare():
+        others = self._adviser.prepare()
+        for plan in others:
             self._prepare(plan)
         self._current = self._install(self._adviser.start(), RESUME_TIMEOUT_S)
+        for plan in others:
+            self._rehearse(plan)
         self._pipeline.direct(self._current)
         self._thread.start()
 
@@ -81,6 +95,7 @@ class Keeper:
         self._woken.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._abandon()
         if self._current:
             self._current.close()
             self._current = None
@@ -88,13 +103,29 @@ class Keeper:
     def _install(self, plan: Plan, patience_s: float = 0.0) -> Installation:
         made = Installation(plan, self._agents, self._pipeline.window)
         try:
-            bundles = self._prepare(plan)
-            with self._agents.introduced() if self._current else nullcontext():
-                made.open(bundles, self._pipeline.answered, lambda failed: self._woken.set(), patience_s)
+            self._open(made, patience_s)
         except EdgecutError:
             self._suspect(made)
             raise
         return made
+
+    def _open(self, made: Installation, patience_s: float = 0.0) -> None:
+        bundles = self._prepare(made.plan)
+        with self._agents.introduced() if self._current else nullcontext():
+            made.open(bundles, self._pipeline.answered, lambda failed: self._woken.set(), patience_s)
+
+    def _rehearse(self, plan: Plan) -> None:
+        """Install a plan that may be needed in a hurry, and let go of it: its devices then have its bundles, and
+        have loaded what runs them. Agents elsewhere that are not there yet are not waited for."""
+        alive = self._agents.alive()
+        if all(name in alive or self._agents[name].process for name in plan.devices):
+            made = Installation(plan, self._agents, self._pipeline.window)
+            try:
+                self._open(made)
+            except EdgecutError as error:
+                self._log(f"a plan for when a device is gone could not be tried: {error.message}")
+            else:
+                made.close()
 
     def _keep(self) -> None:
         while not self._stopping.is_set():
@@ -137,6 +168,7 @@ class Keeper:
         assert self._current
         failed, failure = self._current, self._current.failure
         self._pipeline.direct(None)
+        self._abandon()
         self._suspect(failed)
         failed.close()
         if self._pipeline.exhausted():
@@ -172,6 +204,11 @@ class Keeper:
             self._aligned_s = now_s
             with suppress(EdgecutError):  # of an agent that is going, the next look at it tells more
                 current.align()
+        if self._candidate:
+            if self._candidate.opened.done():
+                candidate, self._candidate = self._candidate, None
+                self._switch(candidate)
+            return
         if now_s < self._advised_s + ADVICE_S:
             return
         self._advised_s = now_s
@@ -179,15 +216,43 @@ class Keeper:
         if advice is None:
             return
         plan, reason = advice
+        made = Installation(plan, self._agents, self._pipeline.window)
+        self._candidate = _Candidate(made, reason, Future())
+        threading.Thread(target=self._try, args=(self._candidate,), name="candidate", daemon=True).start()
+
+    def _try(self, candidate: _Candidate) -> None:
+        """Install it, beside the running plan, which is watched meanwhile."""
         try:
-            made = self._install(plan)
+            self._open(candidate.made)
+        except Exception as error:
+            candidate.opened.set_exception(error)
+        else:
+            candidate.opened.set_result(None)
+        self._woken.set()
+
+    def _switch(self, candidate: _Candidate) -> None:
+        try:
+            candidate.opened.result()
         except EdgecutError as error:
+            self._suspect(candidate.made)
             self._log(f"stayed with the plan, since a better one could not be installed: {error.message}")
             return
-        self._pipeline.direct(made)
-        self._current = made
-        self._note(plan, reason)
-        self._drain(current)
+        old, self._current = self._current, candidate.made
+        assert old
+        self._pipeline.direct(candidate.made)
+        self._note(candidate.made.plan, candidate.reason)
+        self._drain(old)
+
+    def _abandon(self) -> None:
+        """Let go of what is being installed as soon as it is."""
+        candidate, self._candidate = self._candidate, None
+
+        def close(opened: Future[None]) -> None:
+            if candidate and not opened.exception():
+                candidate.made.close()
+
+        if candidate:
+            candidate.opened.add_done_callback(close)
 
     def _drain(self, old: Installation) -> None:
         while self._pipeline.waiting_for(old) and not self._stopping.is_set():
