@@ -15,7 +15,6 @@ bytes; its latency comes after that.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,11 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.chain import Bundle
-from planner.documents import from_data, read_text
-from planner.errors import DocumentError, MismatchError
+from planner.documents import read_text
+from planner.errors import MismatchError
 from planner.fleet import Fleet
 from planner.itinerary import itinerary
 from planner.plan import Hop, Plan, Variant
+from planner.sample_lines import parse_samples, samples_file
 from planner.sidecar import Sidecar
 from planner.simulate_scenario import Place, Scenario
 
@@ -165,22 +165,8 @@ def read_samples(tables: Iterable[Path]) -> Samples:
     variant and batch. A half-written last line is left out. Raises ``DocumentError``."""
     found: dict[tuple[str, str, Bundle, Variant, int], list[float]] = defaultdict(list)
     for table in tables:
-        sidecar = Sidecar.load(table.with_suffix(".json"))
-        file = table.with_suffix(".samples.jsonl")
-        for number, text in enumerate(read_text(file).split("\n")[:-1], start=1):
-            place = f"line {number}"
-            try:
-                data = json.loads(text)
-                key = (
-                    *(sidecar.chain.digest, sidecar.device),
-                    from_data(Bundle, data["bundle"], f"{file}: {place}"),
-                    from_data(Variant, data["variant"], f"{file}: {place}"),
-                    int(data["batch"]),
-                )
-                times_s = [float(value) for value in data["latency_s"]]
-            except (KeyError, TypeError, ValueError, RecursionError) as error:
-                raise DocumentError(file, place, f"is no line of samples: {error!r:.100}") from None
-            if not all(0 < value < math.inf for value in times_s):
-                raise DocumentError(file, place, "a time is not above 0 and finite")
-            found[key] += times_s
-    return {key: times_s for key, times_s in found.items() if times_s}
+        sidecar, file = Sidecar.load(table.with_suffix(".json")), samples_file(table)
+        for line in parse_samples(read_text(file), file):
+            key = (sidecar.chain.digest, sidecar.device, *line.key)
+            found[key] += line.latency_s
+    return found

@@ -7,7 +7,6 @@ last line and continues: visits to bundles that had not settled count.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,10 +15,11 @@ from pathlib import Path
 from types import TracebackType
 
 from planner.chain import Bundle
-from planner.documents import document, from_data, to_data
+from planner.documents import to_data
 from planner.errors import DocumentError, MismatchError, StorageError
 from planner.plan import Variant
 from planner.recipe import Recipe
+from planner.sample_lines import SampleLine, parse_samples, samples_file
 from planner.sidecar import DriftPoint, LeftOut, MeterNote, Sidecar
 from planner.table import ProfileRow, format_row, header, parse_rows
 from profiler.timing import Visit
@@ -28,20 +28,6 @@ try:
     import fcntl
 except ImportError:  # not on Windows: two profiles on one table are then not noticed
     fcntl = None  # type: ignore[assignment]
-
-
-@document()
-class VisitLine:
-    """One line of ``NAME.samples.jsonl``: see ``profiler.timing.Visit``."""
-
-    bundle: Bundle
-    variant: Variant
-    batch: int
-    latency_s: tuple[float, ...]
-    first_s: float
-    cpu_time_s: float
-    start_ns: int
-    stop_ns: int
 
 
 class Journal:
@@ -54,7 +40,7 @@ class Journal:
         writing it, ``StorageError`` if it cannot be written.
         """
         self.file = file
-        self._samples = file.with_suffix(".samples.jsonl")
+        self._samples = samples_file(file)
         if self._samples.name != sidecar.samples:
             raise MismatchError(f"the sidecar names {sidecar.samples}, expected {self._samples.name}")
         try:
@@ -128,17 +114,16 @@ class Journal:
         content = self._samples.read_bytes()
         whole = content[: content.rfind(b"\n") + 1] if keep else b""
         os.truncate(self._samples, len(whole))
-        for number, text in enumerate(whole.splitlines(), start=1):
-            place = f"line {number}"
-            try:
-                data = json.loads(text)
-            except (ValueError, RecursionError):
-                remedy = "remove the table and its samples to begin anew"
-                raise DocumentError(self._samples, place, "is no JSON", remedy) from None
-            line = from_data(VisitLine, data, f"{self._samples}: {place}")
-            numbers = (line.latency_s, line.first_s, line.cpu_time_s, line.start_ns, line.stop_ns)
-            visits[line.bundle, line.variant, line.batch].append(Visit(*numbers))
+        for number, line in enumerate(parse_samples(whole.decode(errors="replace"), self._samples), start=1):
+            visits[line.key].append(self._visit(line, number))
         return visits
+
+    def _visit(self, line: SampleLine, number: int) -> Visit:
+        first_s, cpu_time_s, start_ns, stop_ns = line.first_s, line.cpu_time_s, line.start_ns, line.stop_ns
+        if first_s is None or cpu_time_s is None or start_ns is None or stop_ns is None:
+            problem = "lacks first_s, cpu_time_s, start_ns or stop_ns: the table was imported"
+            raise DocumentError(self._samples, f"line {number}", problem, "pass another --output")
+        return Visit(line.latency_s, first_s, cpu_time_s, start_ns, stop_ns)
 
     def visits(self, bundle: Bundle, variant: Variant, batch: int) -> list[Visit]:
         """Those made to a bundle before, in order."""
@@ -147,8 +132,7 @@ class Journal:
     def visited(self, bundle: Bundle, variant: Variant, batch: int, visit: Visit) -> None:
         """Write one visit. Raises ``StorageError``."""
         numbers = (visit.samples_s, visit.first_s, visit.cpu_time_s, visit.start_ns, visit.stop_ns)
-        line = VisitLine(bundle, variant, batch, *numbers)
-        self._append(self._samples, json.dumps(to_data(line)) + "\n")
+        self._append(self._samples, SampleLine(bundle, variant, batch, *numbers).format())
         self._visits[bundle, variant, batch].append(visit)
 
     def drifted(self, points: Sequence[DriftPoint]) -> None:

@@ -19,6 +19,7 @@ from types import TracebackType
 from planner.codec_table import CodecRow
 from planner.errors import BundleError, EnergyError, InputError
 from planner.plan import Variant
+from planner.sample_lines import samples_file
 from planner.sidecar import DriftPoint, LeftOut, MeterNote, Sidecar
 from planner.table import ProfileRow
 from profiler import backends
@@ -287,7 +288,7 @@ class Session:
             chain=cut.chain,
             environment=environment(self.request.placement),
             started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            samples=self.request.output.with_suffix(".samples.jsonl").name,
+            samples=samples_file(self.request.output).name,
             precision_target=self.request.protocol.precision,
         )
 

@@ -94,7 +94,6 @@ def test_break_even_writes_intervals(
 @pytest.mark.parametrize(
     ("command", "options", "error"),
     [
-        ("front", ["--max-latency-ms", "-1"], InputError),
         ("front", ["--max-latency-ms", "0.001"], PlanningError),
         ("break-even", [], InputError),
         ("break-even", ["--link", "all", "--load", "edge"], InputError),
@@ -113,3 +112,11 @@ def test_bad_questions_end_in_an_error_of_ours(
     with pytest.raises(error):
         run(command, *asked, *options, "-o", tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("command", ["front", "break-even"])
+@pytest.mark.parametrize("value", ["-1", "0", "nan", "inf", "fast"])
+def test_a_limit_that_is_none_is_refused_by_its_option(asked: list[str], command: str, value: str) -> None:
+    done = CliRunner().invoke(cli, [command, *asked, "--max-latency-ms", value])
+    assert done.exit_code == 2
+    assert "Invalid value for '--max-latency-ms'" in done.output

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from planner.baselines import baselines
 from planner.chain import Bundle, Chain
-from planner.cost import CostModel
 from planner.documents import check_schema, document, from_data, read_text
-from planner.errors import InputError, MismatchError, PlanningError, UnknownNameError
+from planner.errors import InputError, MismatchError, UnknownNameError
 from planner.fleet import Fleet
-from planner.limits import Limits
-from planner.plan import Hop, Outcome, Plan, Proof, Stage
-from planner.solver import solve
+from planner.override import Piece, priced_override
+from planner.plan import Outcome, Plan, Proof
+from planner.pricing import priced
+from planner.solver import NO_LIMITS, solve
 from planner.table import ProfileTable
 
 if sys.version_info >= (3, 11):
@@ -73,17 +73,10 @@ def preset_plan(
             "pass one device a stage with --on",
         )
     best = solve(table.chain, fleet, table, objective="latency", time_limit_s=time_limit_s)
-    model = CostModel.of(table.chain, fleet, table.rows, best.batch, table.left_out)
-    stages = tuple(_fastest(model, device, bundle) for device, bundle in zip(devices, bundles, strict=True))
-    hops, at = [], fleet.source
-    for boundary, device in [
-        *((stage.bundle.start, stage.device) for stage in stages),
-        (len(table.chain), fleet.sink),
-    ]:
-        if device != at:
-            hops.append(_hop(model, boundary, at, device))
-        at = device
-    cost = model.price(stages, hops)
+    model, _ = priced(table.chain, fleet, table, "latency", NO_LIMITS, best.batch, None)
+    pieces = [Piece(device, bundle) for device, bundle in zip(devices, bundles, strict=True)]
+    found = priced_override(model, NO_LIMITS, {"latency": 1.0}, pieces)
+    cost = found.cost
     bound = min(best.proof.bound, cost.latency_s)
     gap = (cost.latency_s - bound) / cost.latency_s
     check = f"a preset, not optimised; the best plan takes {best.cost.latency_s * 1e3:.2f} ms"
@@ -106,9 +99,9 @@ def preset_plan(
         table.chain,
         fleet,
         best.batch,
-        Limits(),
-        stages,
-        tuple(hops),
+        NO_LIMITS,
+        found.stages,
+        found.hops,
         cost,
         proof,
         by_hand,
@@ -116,24 +109,3 @@ def preset_plan(
         recipes,
         best.origin,
     )
-
-
-def _fastest(model: CostModel, device: str, bundle: Bundle) -> Stage:
-    variants = [way.variant for way in model.ways if way.device == device]
-    if not variants:
-        raise UnknownNameError("device in the profile tables", device, {way.device for way in model.ways})
-    stage = min(
-        (model.stage(device, bundle, variant) for variant in variants), key=lambda each: each.cost.latency_s
-    )
-    if stage.cost.latency_s == float("inf"):
-        raise PlanningError(f"no variant of {device} can run {bundle}", "choose another device")
-    return stage
-
-
-def _hop(model: CostModel, boundary: int, source: str, target: str) -> Hop:
-    ways = [hop for hop in model.hops(boundary, source) if hop.route[-1] == target]
-    if not ways:
-        raise PlanningError(
-            f"the fleet has no route {source} -> {target}", "add the link, or choose other devices"
-        )
-    return min(ways, key=lambda hop: hop.cost.latency_s)

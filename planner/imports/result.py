@@ -18,6 +18,7 @@ from planner.errors import EdgecutError, InputError, MismatchError
 from planner.fleet import Fleet
 from planner.fleet_file import load_fleet, save_fleet
 from planner.plan import Variant
+from planner.sample_lines import SampleLine, samples_file
 from planner.sidecar import Environment, LeftOut, Sidecar
 from planner.statistics import trimmed_mean
 from planner.table import ProfileRow, save_table
@@ -174,19 +175,18 @@ def save(found: Import, folder: Path) -> list[Path]:
             f"{fleet_file} exists and holds another fleet", "move it, or pass another --output"
         )
     for table, file in zip(found.tables, files, strict=True):
-        samples = file.with_suffix(".samples.jsonl")
-        lines = (_samples_line(row, table.samples_s[row.key]) for row in table.rows if table.samples_s)
+        samples = samples_file(file)
+        lines = (
+            SampleLine(row.bundle, row.variant, row.batch, tuple(table.samples_s[row.key])).format()
+            for row in table.rows
+            if table.samples_s
+        )
         write_text(samples, "".join(lines))
         save_table(file, _sidecar(found, table, samples.name), table.rows)
     if found.fleet:
         save_fleet(found.fleet, fleet_file)
         files.append(fleet_file)
     return files
-
-
-def _samples_line(row: ProfileRow, samples_s: Iterable[float]) -> str:
-    key = {"bundle": to_data(row.bundle), "variant": to_data(row.variant), "batch": row.batch}
-    return json.dumps({**key, "latency_s": [*samples_s]}) + "\n"
 
 
 def _sidecar(found: Import, table: DeviceTable, samples: str) -> Sidecar:

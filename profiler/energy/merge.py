@@ -9,16 +9,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from planner.chain import Bundle
-from planner.documents import from_data, read_text, write_text
+from planner.documents import read_text, write_text
 from planner.errors import DocumentError, EnergyError, InputError
 from planner.plan import Variant
+from planner.sample_lines import parse_samples, samples_file
 from planner.sidecar import Sidecar
 from planner.table import ProfileRow, format_row, header, parse_rows
 from profiler.energy.clocksync import AlignedPower, Lack
@@ -57,28 +57,12 @@ def read_windows(file: Path) -> dict[Key, list[RunWindow]]:
     Raises ``DocumentError``, also for samples that were stored without their times.
     """
     windows: dict[Key, list[RunWindow]] = defaultdict(list)
-    lines = read_text(file).split("\n")[:-1]
-    for number, text in enumerate(lines, start=1):
-        place = f"line {number}"
-        try:
-            data = json.loads(text)
-            if "start_ns" not in data or "stop_ns" not in data:
-                problem = "does not say when the bundle ran"
-                raise DocumentError(file, place, problem, "profile again, with power being logged")
-            batch, runs = data["batch"], len(data["latency_s"])
-            start_ns, stop_ns = data["start_ns"], data["stop_ns"]
-            key = (
-                from_data(Bundle, data["bundle"], f"{file}: {place}"),
-                from_data(Variant, data["variant"], f"{file}: {place}"),
-                batch,
-            )
-            if not all(type(value) is int for value in (batch, start_ns, stop_ns)):
-                raise ValueError("batch, start_ns and stop_ns are whole numbers")
-            if not (start_ns < stop_ns < 1 << 63 and runs):
-                raise ValueError("no run, or an end before its start")
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise DocumentError(file, place, f"is no line of samples: {error!r:.100}") from None
-        windows[key].append(RunWindow(start_ns / 1e9, stop_ns / 1e9, runs))
+    for number, line in enumerate(parse_samples(read_text(file), file), start=1):
+        if line.start_ns is None or line.stop_ns is None:
+            problem = "does not say when the bundle ran"
+            raise DocumentError(file, f"line {number}", problem, "profile again, with power being logged")
+        runs = len(line.latency_s)
+        windows[line.key].append(RunWindow(line.start_ns / 1e9, line.stop_ns / 1e9, runs))
     return windows
 
 
@@ -118,11 +102,11 @@ def merge_table(table: Path, power: AlignedPower, output: Path, min_samples: int
     if output.resolve() == table.resolve():
         raise InputError(f"{output} is the table itself", "write to another name with -o")
     sidecar = Sidecar.load(table.with_suffix(".json"))
-    samples = table.with_suffix(".samples.jsonl")
+    samples = samples_file(table)
     merged = merge_rows(parse_rows(read_text(table), table), read_windows(samples), power, min_samples)
     if len(merged.lacks) == len(merged.rows):
         raise EnergyError(nothing_known(merged, power), "check --offset, and that power was logged meanwhile")
-    copied = output.with_suffix(".samples.jsonl")
+    copied = samples_file(output)
     write_text(copied, read_text(samples))
     replace(sidecar, samples=copied.name).save(output.with_suffix(".json"))
     write_text(output, header() + "".join(map(format_row, merged.rows)))

@@ -19,7 +19,7 @@ _MBPS = 125e3
 
 
 @click.command("break-even")
-@question_options
+@question_options("max_latency_ms", "max_energy_mj", "min_sqnr_db")
 @click.option(
     "--link", "links", multiple=True, metavar="A->B|all",
     help="Scale this link's bandwidth; repeated, or `all`, several in proportion.",
@@ -38,9 +38,6 @@ _MBPS = 125e3
     help="Instead: minimise a weighted sum, in seconds and joules. May be repeated.",
 )  # fmt: skip
 @click.option(
-    "--min-sqnr-db", type=float, help="Signal to noise that fewer bits must leave, over the whole plan."
-)
-@click.option(
     "-o", "--output", type=FILE, default=Path("breakeven.csv"), show_default=True,
     help="Table to write; the picture goes beside it.",
 )  # fmt: skip
@@ -54,7 +51,6 @@ def break_even(
     to_load: float | None,
     objective: Any,
     weigh: tuple[str, ...],
-    min_sqnr_db: float | None,
     output: Path,
 ) -> None:
     """At which bandwidths of a link, or loads of a device, the best plan changes, and what it is in between.
@@ -72,7 +68,7 @@ def break_even(
     fleet, table = question.load()
     parameter, low, high = _range(fleet, links, device, (from_mbps, to_mbps), (from_load, to_load))
     wanted = _weights(weigh) if weigh else objective
-    weights, limits = weights_of(wanted), question.limits(min_sqnr_db)
+    weights, limits = weights_of(wanted), question.limits
     model, notes = priced(table.chain, fleet, table, wanted, limits, question.batch, question.codecs, "mean")
     intervals = find_intervals(
         *(model, parameter, low, high), weights=weights, limits=limits, time_limit_s=question.time_limit_s

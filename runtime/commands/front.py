@@ -29,7 +29,7 @@ def _budgets(ctx: click.Context, option: click.Parameter, value: str | None) -> 
 
 
 @click.command()
-@question_options
+@question_options("max_latency_ms", "max_energy_mj")
 @click.option("--points", type=click.IntRange(min=2), help="So many points, spread evenly over each front.")
 @click.option(
     "--min-sqnr-db", callback=_budgets, metavar="DB,...",
@@ -64,7 +64,7 @@ def front(
     fleet, table = question.load()
     found = find_front(
         *(table.chain, fleet, table),
-        limits=question.limits(),
+        limits=question.limits,
         min_sqnr_db=min_sqnr_db,
         noise_levels=noise_levels,
         points=points,

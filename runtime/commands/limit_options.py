@@ -110,25 +110,47 @@ _OPTIONS = [
         help="Nothing travels over it. May be repeated.",
     ),
 ]  # fmt: skip
-_NAMES = (
-    "max_latency_ms", "max_energy_mj", "min_sqnr_db", "max_period_ms", "max_price", "max_upload_mb", "max_memory_mb",
-    "max_share", "max_bundles", "max_bundle_layers", "ceil_rule", "once", "one_clock", "clocks", "private_layers",
-    "pins", "forbidden", "without_devices", "without_links",
+# By the name of the command's argument, in the order of help; and what it is where nobody asks for it.
+_BY_NAME = dict(
+    zip(
+        (
+            "max_latency_ms", "max_energy_mj", "min_sqnr_db", "max_period_ms", "max_price", "max_upload_mb",
+            "max_memory_mb", "max_share", "max_bundles", "max_bundle_layers", "ceil_rule", "once", "one_clock",
+            "clocks", "private_layers", "pins", "forbidden", "without_devices", "without_links",
+        ),
+        _OPTIONS,
+        strict=True,
+    )
 )  # fmt: skip
+_NOTHING = {
+    **dict.fromkeys(_BY_NAME),
+    **dict.fromkeys(("max_memory_mb", "max_share", "clocks", "pins", "forbidden"), ()),
+    **dict.fromkeys(("without_devices", "without_links"), ()),
+    **dict.fromkeys(("ceil_rule", "once", "one_clock"), False),
+    "private_layers": 0,
+}
 
 
 def limit_options(command: F) -> F:
     """An option for every limit; the command receives them as one mapping ``asked``, for `limits_from`."""
+    return some_limit_options(*_BY_NAME)(command)
 
-    def collect(**given: Any) -> Any:
-        asked = {name: given.pop(name) for name in _NAMES}
-        return command(asked=asked, **given)
 
-    collect.__name__, collect.__doc__ = command.__name__, command.__doc__
-    collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for decorate in reversed(_OPTIONS):
-        collect = decorate(collect)
-    return collect  # type: ignore[return-value]
+def some_limit_options(*names: str) -> Callable[[F], F]:
+    """Options for these limits only."""
+
+    def decorate(command: F) -> F:
+        def collect(**given: Any) -> Any:
+            asked = {name: given.pop(name) for name in names}
+            return command(asked=asked, **given)
+
+        collect.__name__, collect.__doc__ = command.__name__, command.__doc__
+        collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+        for name in reversed(names):
+            collect = _BY_NAME[name](collect)
+        return collect  # type: ignore[return-value]
+
+    return decorate
 
 
 def limits_from(asked: Mapping[str, Any]) -> Limits:
@@ -136,6 +158,7 @@ def limits_from(asked: Mapping[str, Any]) -> Limits:
     from planner.errors import InputError
     from planner.limits import Limits, Placement
 
+    asked = {**_NOTHING, **asked}
     try:
         return Limits(
             max_latency_s=asked["max_latency_ms"],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from runtime.commands.limit_options import limits_from, some_limit_options
 from runtime.commands.options import FILE
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Question:
     tables: tuple[Path, ...]
     fleet_file: Path
-    max_latency_ms: float | None
-    max_energy_mj: float | None
+    limits: Limits
     codec_names: str | None
     batch: int | None
     time_limit_s: int
@@ -35,20 +35,6 @@ class Question:
 
         return load_fleet(self.fleet_file), ProfileTable.load(list(self.tables))
 
-    def limits(self, min_sqnr_db: float | None = None) -> Limits:
-        """Raises ``InputError``."""
-        from planner.errors import InputError
-        from planner.limits import Limits
-
-        try:
-            return Limits(
-                self.max_latency_ms / 1e3 if self.max_latency_ms is not None else None,
-                self.max_energy_mj / 1e3 if self.max_energy_mj is not None else None,
-                min_sqnr_db,
-            )
-        except ValueError as error:
-            raise InputError(str(error), "give a limit above 0, or none") from None
-
     @property
     def codecs(self) -> Any:
         from planner.codec_table import codecs_named
@@ -56,47 +42,50 @@ class Question:
         return codecs_named(self.codec_names) if self.codec_names is not None else None
 
 
-def question_options(command: F) -> F:
-    """The command receives one ``question``."""
+def question_options(*limits: str) -> Callable[[F], F]:
+    """The command receives one ``question``, with these limits; names as in `limit_options`."""
 
-    def collect(
-        tables: tuple[Path, ...],
-        more: tuple[Path, ...],
-        fleet_file: Path,
-        max_latency_ms: float | None,
-        max_energy_mj: float | None,
-        codec_names: str | None,
-        batch: int | None,
-        time_limit_s: int,
-        **rest: Any,
-    ) -> Any:
-        question = Question(
-            (*tables, *more), fleet_file, max_latency_ms, max_energy_mj, codec_names, batch, time_limit_s
-        )
-        return command(question=question, **rest)
+    def decorate(command: F) -> F:
+        @some_limit_options(*limits)
+        def collect(
+            tables: tuple[Path, ...],
+            more: tuple[Path, ...],
+            fleet_file: Path,
+            asked: dict[str, Any],
+            codec_names: str | None,
+            batch: int | None,
+            time_limit_s: int,
+            **rest: Any,
+        ) -> Any:
+            question = Question(
+                (*tables, *more), fleet_file, limits_from(asked), codec_names, batch, time_limit_s
+            )
+            return command(question=question, **rest)
 
-    collect.__name__, collect.__doc__ = command.__name__, command.__doc__
-    collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for decorate in reversed(
-        [
-            click.option(
-                "--profiles", "tables", type=FILE, multiple=True, required=True, metavar="FILE...",
-                help="Profile tables, one of each device.",
-            ),
-            click.argument("more", type=FILE, nargs=-1, metavar=""),
-            click.option("--fleet", "fleet_file", type=FILE, required=True, help="Devices and links."),
-            click.option("--max-latency-ms", type=float, help="At most so many milliseconds per inference."),
-            click.option("--max-energy-mj", type=float, help="At most so many millijoules per inference."),
-            click.option(
-                "--codecs", "codec_names", metavar="all|none|LIST",
-                help="Codecs that hops may use.  [default: lossless ones; all with --min-sqnr-db]",
-            ),
-            click.option("--batch", type=click.IntRange(min=1), help="Batch to plan for, where tables hold several."),
-            click.option(
-                "--time-limit", "time_limit_s", type=click.IntRange(1, 86400), default=60, show_default=True,
-                help="Seconds each call of the solver may take.",
-            ),
-        ]
-    ):  # fmt: skip
-        collect = decorate(collect)
-    return collect  # type: ignore[return-value]
+        own = getattr(command, "__click_params__", [])
+        collect.__name__, collect.__doc__ = command.__name__, command.__doc__
+        collect.__click_params__ = [*own, *collect.__click_params__]  # type: ignore[attr-defined]
+        for option in reversed(_OPTIONS):
+            collect = option(collect)
+        return collect  # type: ignore[return-value]
+
+    return decorate
+
+
+_OPTIONS = [
+    click.option(
+        "--profiles", "tables", type=FILE, multiple=True, required=True, metavar="FILE...",
+        help="Profile tables, one of each device.",
+    ),
+    click.argument("more", type=FILE, nargs=-1, metavar=""),
+    click.option("--fleet", "fleet_file", type=FILE, required=True, help="Devices and links."),
+    click.option(
+        "--codecs", "codec_names", metavar="all|none|LIST",
+        help="Codecs that hops may use.  [default: lossless ones; all with --min-sqnr-db]",
+    ),
+    click.option("--batch", type=click.IntRange(min=1), help="Batch to plan for, where tables hold several."),
+    click.option(
+        "--time-limit", "time_limit_s", type=click.IntRange(1, 86400), default=60, show_default=True,
+        help="Seconds each call of the solver may take.",
+    ),
+]  # fmt: skip
