@@ -128,14 +128,20 @@ class Link:
 
 @document()
 class Fleet:
-    """All devices and links. Inputs start at ``source``; outputs end at ``sink``."""
+    """All devices and links. Inputs start at ``source``; outputs end at ``sink``.
+
+    ``router``: the address of the router through which agents are reached that have no address.
+    """
 
     source: str
     sink: str
     devices: tuple[Device, ...]
     links: tuple[Link, ...]
+    router: str | None = None
 
     def __post_init__(self) -> None:
+        if self.router is not None:
+            check_address(self.router)
         names = [device.name for device in self.devices]
         if len(set(names)) != len(names):
             raise ValueError(f"two devices share a name: {', '.join(names)}")

@@ -4,6 +4,7 @@
 
     schema = "edgecut.fleet/1"
     source = "edge"                      # where inputs start; sink = source unless given
+    router = "tcp/203.0.113.9:7447"      # through which agents without an address are reached
 
     [device.edge]
     battery = true

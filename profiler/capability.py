@@ -59,10 +59,11 @@ class Obstacle:
     remedy: str
 
 
-def obstacle(backend: str, precision: str) -> Obstacle | None:
+def obstacle(backend: str, precision: str, *, imports: bool = True) -> Obstacle | None:
     """The first thing that keeps ``backend`` from running in ``precision`` here; None if nothing is known to.
 
-    Raises ``UnknownNameError`` for a backend that does not exist.
+    ``imports``: look at what takes a library's import too. Raises ``UnknownNameError`` for a backend that does
+    not exist.
     """
     entry = backends.entry(backend)
     if precision not in entry.precisions:
@@ -74,11 +75,24 @@ def obstacle(backend: str, precision: str) -> Obstacle | None:
             missing_library(backend)
             or _slow_processor(backend, precision)
             or _no_compiler(backend)
-            or _no_kernels(backend, precision)
+            or (_no_kernels(backend, precision) if imports else None)
         )
     if backend == "tensorrt-rtx":  # it has its use without a GPU: building engines
         return missing_library(backend) or gpu_obstacle() or _no_pycuda() or _old_gpu(backend, precision)
     return gpu_obstacle() or missing_library(backend) or _old_gpu(backend, precision)
+
+
+def offered() -> dict[str, tuple[str, ...]]:
+    """Backends, each with the precisions that nothing is known to stand against; imports none of them."""
+    found = {
+        name: tuple(
+            precision
+            for precision in backends.entry(name).precisions
+            if obstacle(name, precision, imports=False) is None
+        )
+        for name in backends.NAMES
+    }
+    return {name: precisions for name, precisions in found.items() if precisions}
 
 
 def missing_library(backend: str) -> Obstacle | None:

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from profiler.capability import processor_features
+from profiler.cgroup import memory_limit
 from profiler.cuda import find_gpu
 
 # Instruction sets that change which precisions pay, by the Linux kernel's names.
@@ -86,18 +87,26 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _memory_bytes() -> int | None:
+    """The memory of this machine, or what a container or service may have of it."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows
         return None
+    limit = memory_limit()
+    return min(total, limit.total_bytes) if limit else total
 
 
 def available_memory_bytes() -> int:
-    """What new allocations may take without swapping; a guess of 1 GiB where the system does not say."""
+    """What new allocations may take without swapping, in a container or service within its limit.
+
+    A guess of 1 GiB where the system does not say.
+    """
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return _memory_bytes() or 1 << 30
     # Such as "MemAvailable:   12345678 kB"; the kernel's kB are 1024 bytes.
     found = next((line.split() for line in lines if line.startswith("MemAvailable:")), [])
-    return int(found[1]) * 1024 if len(found) == 3 and found[1].isdecimal() else 1 << 30
+    free = int(found[1]) * 1024 if len(found) == 3 and found[1].isdecimal() else 1 << 30
+    limit = memory_limit()
+    return min(free, limit.free_bytes) if limit else free

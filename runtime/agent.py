@@ -10,7 +10,8 @@
 
 One control frame each; a frame's ``request`` says which request it belongs to. Each order runs on a
 thread of its own; of those that measure, one at a time. The orders of a workstation that vanishes are
-cancelled, and the agent goes on serving.
+cancelled, and the agent goes on serving. Asked to leave, it says so (token agent/NAME/INSTANCE/leaving), begins
+nothing more, and ends with what is under way.
 """
 
 from __future__ import annotations
@@ -21,64 +22,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from planner.documents import from_data, to_data
-from planner.errors import EdgecutError, StoppedError, TransportError, WorkerError
+from planner.documents import from_data
+from planner.errors import EdgecutError, TransportError, WorkerError
 from runtime.agent_messages import (
     CANCEL,
     HELLO,
+    LEAVING,
     MAX_CONTROL_BYTES,
     PROTOCOL,
     Body,
-    Reply,
     Request,
     State,
     failure,
+    version,
 )
-from runtime.transport import Receiver, Sender, Transport
+from runtime.orders import Handler, Progress
+from runtime.transport import Receiver, Transport
 from runtime.wire import Frame
 
 CLIENT_TIMEOUT_S = 5.0
+DRAIN_TIMEOUT_S = 30.0  # a deployment switches to another plan meanwhile
 _POLL_S = 0.2
 _MAX_ORDERS = 16
 _MAX_THREADS = 64  # with those whose client is not seen yet, or never was
 _WAITING = 64
 _MAX_LINE = 400
-
-
-class Progress:
-    """What a handler tells whoever waits: call it with a JSON object, at least every few seconds.
-
-    Calling it, or ``check``, raises ``StoppedError`` once the order is cancelled.
-    """
-
-    def __init__(self, name: str, request: Request, number: int) -> None:
-        self.request, self.number = request, number
-        self.since = time.strftime("%H:%M:%S")
-        self.reply: Sender | None = None
-        self._name = name
-        self._cancelled = threading.Event()
-
-    def __call__(self, body: Body) -> None:
-        self.check()
-        self.send("progress", body)
-
-    def check(self) -> None:
-        if self._cancelled.is_set():
-            raise StoppedError(f"{self._name}: {self.request.order} was stopped")
-
-    def cancel(self) -> None:
-        self._cancelled.set()
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled.is_set()
-
-    def send(self, state: State, body: Body) -> None:
-        assert self.reply
-        self.reply.send(Frame(body=to_data(Reply(state, body)), request=self.number))
-
-
-Handler = Callable[[Body, Progress], Body]
 
 
 class Agent:
@@ -90,22 +58,24 @@ class Agent:
         self.name, self.transport = name, transport
         self._address = f"agent/{name}/{secrets.token_hex(4)}"
         self._print = log
-        self._handlers: dict[str, tuple[Handler, bool]] = {}
-        self._stopping = threading.Event()
+        self._handlers: dict[str, tuple[Handler, bool, bool]] = {}
+        self._stopping, self._leaving = threading.Event(), threading.Event()
+        self._leave_s: float | None = None
         self._changed = threading.Condition()
         self._orders: dict[tuple[str, int], Progress] = {}
         self._measuring: Progress | None = None
         self._clients: set[str] = set()
         self._farewells: list[Callable[[str | None], None]] = []
-        self.handle(HELLO, lambda body, progress: {"name": name, "protocol": PROTOCOL})
+        self.handle(HELLO, lambda body, progress: {"name": name, "version": version(), "protocol": PROTOCOL})
 
-    def handle(self, order: str, handler: Handler, *, measures: bool = False) -> None:
+    def handle(self, order: str, handler: Handler, *, measures: bool = False, begins: bool = False) -> None:
         """Answer ``order`` with what ``handler(body, progress)`` returns, or with the error it raises.
 
         The body comes from the network: the handler checks it (``planner.documents.from_data``). It runs
-        on a thread of its own; of the handlers that ``measures``, one at a time, a second is refused.
+        on a thread of its own; of the handlers that ``measures``, one at a time, a second is refused. An agent
+        that is leaving refuses what ``measures`` or ``begins`` something.
         """
-        self._handlers[order] = handler, measures
+        self._handlers[order] = handler, measures, begins or measures
 
     def when_gone(self, then: Callable[[str | None], None]) -> None:
         """Call ``then(client)`` once a workstation vanished, and ``then(None)`` when serving ends.
@@ -115,12 +85,12 @@ class Agent:
         self._farewells.append(then)
 
     def serve(self) -> None:
-        """Carry out orders until ``stop``; those under way then are cancelled."""
+        """Carry out orders until ``stop``, which cancels those under way, or ``leave``."""
         receiver = self._receiver()
         self.transport.watch(self._seen)
         self.transport.declare_alive(self._address)
         try:
-            while not self._stopping.is_set():
+            while not self._stopping.is_set() and not self._left():
                 try:
                     frame = receiver.receive(_POLL_S)
                     if frame is not None:
@@ -137,6 +107,31 @@ class Agent:
     def stop(self) -> None:
         """Make ``serve`` return; may be called from a signal handler."""
         self._stopping.set()
+
+    def leave(self) -> None:
+        """Make ``serve`` return once what is under way has ended, or after ``DRAIN_TIMEOUT_S``; what measures
+        is stopped at once, as it resumes. May be called from a signal handler."""
+        self._leaving.set()
+
+    @property
+    def measuring(self) -> str:
+        """What measures here, for whom and since when; empty if nothing does."""
+        busy = self._measuring
+        return f"{busy.request.order} for {busy.request.who} since {busy.since}" if busy else ""
+
+    def _left(self) -> bool:
+        if not self._leaving.is_set():
+            return False
+        now_s = time.monotonic()
+        if self._leave_s is None:
+            self._leave_s = now_s + DRAIN_TIMEOUT_S
+            self.transport.declare_alive(f"{self._address}/{LEAVING}")
+            with self._changed:
+                if self._measuring:
+                    self._measuring.cancel()
+                under_way = ", ".join(sorted({each.request.order for each in self._orders.values()}))
+            self._log(f"{self.name} is leaving" + (f"; under way: {under_way}" if under_way else ""))
+        return not self._orders or now_s > self._leave_s
 
     def _log(self, line: str) -> None:
         """What came from the network must neither fill the log nor pass for other lines of it."""
@@ -204,7 +199,11 @@ class Agent:
                     f"{self.name}: unknown order {request.order[:40]!r}; it knows {known}",
                     "run the same version of edgecut on both machines",
                 )
-            handler, measures = self._handlers[request.order]
+            handler, measures, begins = self._handlers[request.order]
+            if begins and self._leaving.is_set():
+                raise WorkerError(
+                    f"{self.name} is stopping", "start it again, and run the same command again"
+                )
             with self._exclusively(progress) if measures else contextlib.nullcontext():
                 if measures:
                     self._log(f"{request.order} for {request.who}")
@@ -224,7 +223,7 @@ class Agent:
                 busy = self._measuring
                 if not busy.cancelled:
                     raise WorkerError(
-                        f"{self.name} is busy: {busy.request.order} for {busy.request.who} since {busy.since}",
+                        f"{self.name} is busy: {self.measuring}",
                         "wait until that is done, or stop it there",
                     )
                 progress.check()

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from planner.documents import document, from_data
 from planner.errors import InputError, StorageError, TransportError
-from runtime.agent import Agent, Progress
+from runtime.agent import Agent
 from runtime.agent_messages import Body
 from runtime.agents import AgentClient
 from runtime.artifact_store import ArtifactStore
 from runtime.artifacts import ArtifactService
+from runtime.orders import Progress
 
 PART_BYTES = 4 << 20
 _ID, _NAME = re.compile("[0-9a-f]{32}"), re.compile(r"[\w.-]{1,250}")

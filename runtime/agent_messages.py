@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, Literal
 
 from planner import errors
 from planner.documents import document, to_data
 from planner.errors import EdgecutError, WorkerError
+from profiler.machine import versions
 
 # Counts up where what the two say to each other changes.
-PROTOCOL = 1
+PROTOCOL = 2
 CANCEL, HELLO = "cancel", "hello"
+LEAVING = "leaving"  # what an agent that will end soon adds to its name
 # The most that one frame on these channels has: a body of 16 MiB and its header.
 MAX_CONTROL_BYTES = (16 << 20) + (1 << 10)
 # A peer silent for so long is gone; one that is killed is seen at once. Shorter, a device that starts a large
@@ -21,6 +24,12 @@ _CLIENT = re.compile("[0-9a-f]{16}")
 
 Body = dict[str, Any]
 State = Literal["progress", "result", "error"]
+
+
+@functools.cache
+def version() -> str:
+    """The version of edgecut installed here."""
+    return versions(["edgecut"]).get("edgecut", "unknown")
 
 
 @document()

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from planner.documents import from_data
 from planner.errors import EdgecutError, TransportError
-from runtime.agent_messages import MAX_CONTROL_BYTES, Reply
+from runtime.agent_messages import LEAVING, MAX_CONTROL_BYTES, Reply
 from runtime.transport import Transport
 
 _WAITING = 1024
@@ -30,6 +30,7 @@ class AgentNetwork:
         self.client = secrets.token_hex(8)
         self.changed = threading.Condition()
         self.agents: dict[str, set[str]] = {}  # who is there: instances by name
+        self.leaving: set[tuple[str, str]] = set()  # of those: names and instances that will end soon
         self.expected: set[str] = set()  # whom this workstation asks
         self._numbers = itertools.count(1)
         self._waiting: dict[int, queue.SimpleQueue[Reply | TransportError]] = {}
@@ -78,10 +79,14 @@ class AgentNetwork:
 
     def _seen(self, name: str, alive: bool) -> None:
         kind, _, rest = name.partition("/")
-        agent, _, instance = rest.partition("/")
-        if kind != "agent" or not instance:
+        agent, _, rest = rest.partition("/")
+        instance, _, state = rest.partition("/")
+        if kind != "agent" or not instance or state not in ("", LEAVING):
             return
         with self.changed:
-            instances = self.agents.setdefault(agent, set())
-            (instances.add if alive else instances.discard)(instance)
+            if state:
+                (self.leaving.add if alive else self.leaving.discard)((agent, instance))
+            else:
+                instances = self.agents.setdefault(agent, set())
+                (instances.add if alive else instances.discard)(instance)
             self.changed.notify_all()

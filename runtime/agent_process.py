@@ -18,14 +18,14 @@ from runtime.processes import STOP_TIMEOUT_S, on_parent_gone, pin
 
 @click.command()
 @click.option("--name", required=True)
-@click.option("--connect", required=True)
+@click.option("--connect", required=True, multiple=True)
 @click.option("--folder", required=True, type=click.Path(path_type=Path))
 @click.option("--modules", callback=parse_names)
 @click.option("--keys", type=click.Path(path_type=Path))
 @click.option("--cpus", callback=parse_numbers)
 def main(
     name: str,
-    connect: str,
+    connect: tuple[str, ...],
     folder: Path,
     modules: tuple[str, ...],
     keys: Path | None,
@@ -41,7 +41,8 @@ def main(
     from runtime.zenoh_transport import ZenohTransport
 
     credentials = Credentials.load(keys) if keys else None
-    with ZenohTransport(connect, lease_s=LEASE_S, credentials=credentials) as transport:
+    where = connect if len(connect) > 1 else connect[0]
+    with ZenohTransport(where, lease_s=LEASE_S, credentials=credentials) as transport:
         agent = make_agent(name, transport, AgentFiles(folder), modules)
 
         def parent_gone() -> None:

@@ -27,9 +27,9 @@ from profiler.placement import placement
 from profiler.request import Key, ProfileRequest, Step
 from profiler.samples import SampleEntry, SampleFile, write_samples
 from profiler.session import Session, profile
-from runtime.agent import Progress
 from runtime.agent_files import AgentFiles, check_id
 from runtime.agent_messages import Body
+from runtime.orders import Progress
 
 _TELL_S = 0.25
 _SERIAL = re.compile(r"[a-z0-9]+:/dev/tty\w+")

@@ -10,6 +10,8 @@ import click
 
 from runtime.agent import Agent
 from runtime.agent_files import AgentFiles
+from runtime.agent_messages import HELLO
+from runtime.agent_status import AboutAgent
 from runtime.link_measure import ECHO, PROBE, LinkService
 from runtime.stage_service import StageService
 from runtime.transport import Transport
@@ -36,8 +38,11 @@ def make_agent(name: str, transport: Transport, files: AgentFiles, modules: Coll
     agent.handle("measure", lambda body, progress: profiles().measure(body, progress), measures=True)
     agent.handle("release", lambda body, progress: profiles().release(body, progress), measures=True)
     agent.when_gone(lambda client: profiles().part(client) if profiles.cache_info().currsize else None)
-    StageService(name, transport, files.store).serve(agent)
+    stages = StageService(name, transport, files.store)
+    stages.serve(agent)
     links = LinkService(transport)
     agent.handle(ECHO, links.echo)
     agent.handle(PROBE, links.probe, measures=True)
+    about = AboutAgent(agent, stages.loaded)
+    agent.handle(HELLO, about.hello)
     return agent

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from planner.documents import from_data, to_data
 from planner.errors import EdgecutError, GoneError, TransportError, WorkerError
-from runtime.agent_messages import CANCEL, HELLO, PROTOCOL, Body, Failure, Reply, Request, carried
+from runtime.agent_messages import CANCEL, HELLO, PROTOCOL, Body, Failure, Reply, Request, carried, version
 from runtime.agent_network import AgentNetwork
 from runtime.credentials import CERTIFICATE, WORKSTATION, Credentials
 from runtime.processes import DeviceProcess
@@ -153,12 +153,15 @@ class AgentClient:
             return self._sender
 
     def _greet(self, sender: Sender) -> None:
+        """Ask who it is. An agent of another version is refused: what it measures and runs may differ."""
         found = self._ask(sender, HELLO, {}, REQUEST_TIMEOUT_S, lambda body: None)
-        if found.get("protocol") != PROTOCOL:
+        theirs, own = (found.get("version"), found.get("protocol")), (version(), PROTOCOL)
+        if theirs != own:
             self._sender = None
             raise WorkerError(
-                f"the agent of {self.name} speaks protocol {found.get('protocol')}, this edgecut {PROTOCOL}",
-                "install the same version of edgecut on both machines",
+                f"the agent of {self.name} is edgecut {theirs[0]!s:.40} (protocol {theirs[1]!s:.10}), "
+                f"here is {own[0]} (protocol {own[1]})",
+                f"install the same version on both machines: pip install edgecut=={own[0]}",
             )
 
     def _check_keys(self) -> None:

@@ -28,10 +28,11 @@ import numpy as np
 
 from planner.documents import document, file_digest, from_data, to_data
 from planner.errors import DocumentError, GoneError, StoppedError, StorageError, TransportError
-from runtime.agent import Agent, Progress
+from runtime.agent import Agent
 from runtime.agent_messages import Body
 from runtime.agents import AgentClient
 from runtime.artifact_store import ArtifactStore, Incoming, check_digest
+from runtime.orders import Progress
 from runtime.transport import Receiver, Sender
 from runtime.wire import Frame
 

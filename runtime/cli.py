@@ -9,6 +9,7 @@ import click
 
 from planner.errors import EdgecutError
 from runtime.commands.agent import agent
+from runtime.commands.agents import agents
 from runtime.commands.bench import bench
 from runtime.commands.break_even import break_even
 from runtime.commands.build import build
@@ -24,6 +25,7 @@ from runtime.commands.keys import keys
 from runtime.commands.links import links
 from runtime.commands.profile import profile
 from runtime.commands.report import report
+from runtime.commands.router import router
 from runtime.commands.samples import samples
 from runtime.commands.simulate import simulate
 from runtime.commands.solve import solve
@@ -53,8 +55,8 @@ def cli() -> None:
 
 
 for command in (
-    doctor, clocks, inspect, verify, samples, bench, build, keys, agent, profile, links, energy, import_, solve,
-    explain, front, break_even, solve_many, replicate, simulate, deploy, report,
+    doctor, clocks, inspect, verify, samples, bench, build, keys, agent, agents, router, profile, links, energy,
+    import_, solve, explain, front, break_even, solve_many, replicate, simulate, deploy, report,
 ):  # fmt: skip
     cli.add_command(command)
 

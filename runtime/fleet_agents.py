@@ -1,4 +1,4 @@
-"""The agents of a fleet: reached at their addresses, or started here for emulated devices."""
+"""The agents of a fleet: reached at their addresses, through its router, or started here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FleetAgents(Mapping[str, AgentClient]):
 
     ``modules``: the user's own, from which agents started here may build a network. ``credentials``: this
     process's keys, of agents started here too, for they send to the others. ``join``: gives another place on
-    the same network.
+    the same network. ``router``: what agents started here connect to beside this process.
     """
 
     def __init__(
@@ -35,9 +35,11 @@ class FleetAgents(Mapping[str, AgentClient]):
         modules: Sequence[str] = (),
         credentials: Credentials | None = None,
         join: Callable[[], AbstractContextManager[object]] = nullcontext,
+        router: str | None = None,
     ) -> None:
         self.network, self.transport = network, network.transport
-        self._folder, self._modules, self._credentials, self._join = folder, modules, credentials, join
+        self._folder, self._modules, self._credentials = folder, modules, credentials
+        self._join, self._router = join, router
         self._clients: dict[str, AgentClient] = {}
 
     def __getitem__(self, name: str) -> AgentClient:
@@ -60,6 +62,15 @@ class FleetAgents(Mapping[str, AgentClient]):
     def alive(self) -> frozenset[str]:
         """The devices whose agent is there."""
         return frozenset(name for name in self._clients if self.network.agents.get(name))
+
+    def leaving(self) -> frozenset[str]:
+        """The devices whose agent was told to stop, and is still there."""
+        with self.network.changed:
+            return frozenset(
+                name
+                for name, instance in self.network.leaving
+                if instance in self.network.agents.get(name, ())
+            )
 
     def introduced(self) -> AbstractContextManager[object]:
         """While this is open, agents that a cut between them has parted find each other again.
@@ -92,6 +103,7 @@ class FleetAgents(Mapping[str, AgentClient]):
         place = placement(device.emulate)
         folder = self._folder / device.name
         arguments = ["--name", device.name, "--connect", self._endpoint, "--folder", str(folder)]
+        arguments += ["--connect", self._router] if self._router else []
         arguments += ["--modules", ",".join(self._modules)] if self._modules else []
         arguments += ["--keys", str(self._credentials.folder)] if self._credentials else []
         try:
@@ -112,33 +124,45 @@ def fleet_agents(
 ) -> Iterator[FleetAgents]:
     """The agents of these devices: reached at their address, or started here for emulated ones.
 
-    An agent started here keeps its files in ``folder``/NAME, may import the user's ``modules`` to build
-    a network, and ends on the way out. One that cannot be reached says so at its first request. Raises
-    ``InputError`` for a device that is neither, and for one that ``security`` does not let it reach.
+    A device without either is looked for by its name, through the fleet's router. An agent started here keeps
+    its files in ``folder``/NAME, may import the user's ``modules`` to build a network, and ends on the way
+    out. One that cannot be reached says so at its first request. Raises ``InputError`` for a device that
+    cannot be looked for (``runtime.discovery`` finds addresses), and for one that ``security`` does not let it
+    reach.
     """
     from runtime.zenoh_transport import ZenohTransport
 
     devices = [fleet.device(name) for name in names]
-    for device in devices:
-        if device.address is None and device.emulate is None:
-            raise InputError(
-                f"device {device.name} has no address, and is not emulated",
-                f'add address = "tls/HOST:7447" or emulate = {{}} to [device.{device.name}]',
-            )
-    credentials = security.for_devices(devices).credentials
-    addresses = [device.address for device in devices if device.address]
+    places = {device.name: whereabouts(fleet, device) for device in devices}
+    # Emulated devices alone need none: there is no network between them.
+    router = fleet.router if any(device.address or not device.emulate for device in devices) else None
+    credentials = security.for_devices(devices, router).credentials
+    addresses = [device.address for device in devices if device.address] + ([router] if router else [])
     join = partial(ZenohTransport, addresses, lease_s=LEASE_S, credentials=credentials)
     with join() as transport, AgentNetwork(transport) as network:
-        agents = FleetAgents(network, folder, modules, credentials, join)
+        agents = FleetAgents(network, folder, modules, credentials, join, router)
         try:
             for device in devices:
-                if device.address:
-                    agents.add(device, device.address)
-                else:
-                    agents.add(device, "this machine", transport.endpoint)
+                here = device.emulate is not None and device.address is None
+                agents.add(device, places[device.name], transport.endpoint if here else None)
             yield agents
         finally:
             agents.stop()
+
+
+def whereabouts(fleet: Fleet, device: Device) -> str:
+    """Where the agent of a device is, for people. Raises ``InputError`` where nothing says that."""
+    if device.address:
+        return device.address
+    if device.emulate:
+        return "this machine"
+    if fleet.router:
+        return f"router {fleet.router}"
+    raise InputError(
+        f"device {device.name} has no address, and is not emulated",
+        f'start `edgecut agent --name {device.name}` there and add address = "tcp/HOST:7447" to '
+        f"[device.{device.name}], or look for it on this LAN with --discover 3; or name a router in the fleet",
+    )
 
 
 @contextmanager

@@ -212,7 +212,7 @@ class Keeper:
         if now_s < self._advised_s + ADVICE_S:
             return
         self._advised_s = now_s
-        advice = self._adviser.better(current.plan, *self._absent())
+        advice = self._advice(current)
         if advice is None:
             return
         plan, reason = advice
@@ -254,6 +254,14 @@ class Keeper:
         if candidate:
             candidate.opened.add_done_callback(close)
 
+    def _advice(self, current: Installation) -> tuple[Plan, str] | None:
+        """A plan to change to while this one runs, and why."""
+        leaving = sorted(self._agents.leaving() & set(current.devices))
+        if not leaving:
+            return self._adviser.better(current.plan, *self._absent())
+        plan = self._adviser.without(*self._absent())
+        return (plan, f"the agent of {', '.join(leaving)} is stopping") if plan else None
+
     def _drain(self, old: Installation) -> None:
         while self._pipeline.waiting_for(old) and not self._stopping.is_set():
             lost = old.failure or not set(old.devices) <= self._agents.alive()
@@ -267,7 +275,7 @@ class Keeper:
         """What cannot be used: who is gone, and what failed a short while ago."""
         now_s = time.monotonic()
         self._suspects = {one: until_s for one, until_s in self._suspects.items() if until_s > now_s}
-        gone = {name for name in self._agents if name not in self._agents.alive()}
+        gone = {name for name in self._agents if name not in self._agents.alive()} | self._agents.leaving()
         gone |= {one for one in self._suspects if isinstance(one, str)}
         return frozenset(gone), frozenset(one for one in self._suspects if not isinstance(one, str))
 

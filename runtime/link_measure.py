@@ -118,7 +118,8 @@ def _reach(device: str, agents: Mapping[str, Client], gone: dict[str, EdgecutErr
     if device not in agents:
         raise InputError(
             f"device {device} has no address, and is not emulated",
-            f'start `edgecut agent --name {device}` there and add address = "tls/HOST:7447" to [device.{device}]',
+            f'start `edgecut agent --name {device}` there and add address = "tls/HOST:7447" to [device.{device}], '
+            "or look for it on this LAN with --discover 3; or name a router in the fleet",
         )
     if device not in gone:
         try:
@@ -162,7 +163,9 @@ def measure_fleet(
 
     report = LinkReport(datetime.now(timezone.utc).isoformat(timespec="seconds"), ())
     ends = dict.fromkeys(end for link in links for end in link.pair)
-    names = [name for name in ends if fleet.device(name).address or fleet.device(name).emulate]
+    names = [
+        name for name in ends if fleet.router or fleet.device(name).address or fleet.device(name).emulate
+    ]
     with (
         tempfile.TemporaryDirectory(prefix="edgecut-links-") as folder,
         fleet_agents(fleet, names, Path(folder), security=security) as agents,

@@ -43,8 +43,8 @@ class Security:
                 "you trust, add --insecure",
             )
 
-    def for_devices(self, devices: Iterable[Device]) -> Security:
-        """What a workstation uses to reach these devices.
+    def for_devices(self, devices: Iterable[Device], router: str | None = None) -> Security:
+        """What a workstation uses to reach these devices, some of them perhaps through a router.
 
         Devices that are all emulated here stay unencrypted: there is no network between them. Raises
         ``InputError`` for an address that must not be used and for keys that give no orders.
@@ -53,7 +53,9 @@ class Security:
         for device in devices:
             if device.address:
                 self.check(device.address, f"device {device.name}")
-        if self.credentials is None or not any(device.address for device in devices):
+        if router:
+            self.check(router, "router")
+        if self.credentials is None or not (router or any(device.address for device in devices)):
             return Security(None, self.insecure)
         self.credentials.check_orders()
         return self.among([device.name for device in devices])

@@ -32,7 +32,7 @@ from profiler.allocator import sparing_allocator, tune_allocator
 from profiler.clocks import Switch
 from profiler.machine import available_cpus, available_memory_bytes
 from profiler.runner import Runner, slowed
-from runtime.agent import Agent, Progress
+from runtime.agent import Agent
 from runtime.agent_messages import Body
 from runtime.artifact_store import ArtifactStore
 from runtime.itinerary import (
@@ -49,6 +49,7 @@ from runtime.itinerary import (
     output,
 )
 from runtime.link_probe import clock_name
+from runtime.orders import Progress
 from runtime.segment import Device, Segment
 from runtime.shaping import Pacer, shape_sender
 from runtime.transport import Receiver, Sender, Transport
@@ -70,7 +71,7 @@ class StageService:
         self._computing = threading.Lock()
 
     def serve(self, agent: Agent) -> None:
-        agent.handle(LOAD, self.load)
+        agent.handle(LOAD, self.load, begins=True)
         agent.handle(RUN, self.run)
         agent.handle(UNLOAD, self.unload)
         agent.handle(CLOCK, self.clock)
@@ -126,6 +127,15 @@ class StageService:
     def clock(self, body: Body, progress: Progress) -> Body:
         """What this host's clock shows."""
         return dict(to_data(Stamp(clock_name(), time.monotonic_ns())))
+
+    def loaded(self) -> tuple[str, ...]:
+        """What is loaded, a text per plan: which bundles, for people."""
+        with self._lock:
+            works = [made.work for made in self._installed.values()]
+        return tuple(
+            f"plan {work.installation[:8]}: {sum(len(each.stages) for each in work.segments)} bundles"
+            for work in works
+        )
 
     def part(self, client: str | None) -> None:
         """What a coordinator loaded and did not run ends with it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
@@ -62,3 +62,20 @@ class Stopping:
         if not self._draining:
             raise Stopped(number)
         os.write(2, _SAID)  # a stream may be in the middle of a line
+
+
+def on_stop(first: Callable[[], None]) -> None:
+    """For a process that serves: call ``first``, which must return at once, at the first signal; end at the second."""
+    asked = False
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            # Not by an exception: what is under way may take long to unwind. What was measured is on disk.
+            os.write(2, b"stopped at once\n")
+            os._exit(128 + number)
+        asked = True
+        first()
+
+    for number in SIGNALS:
+        signal.signal(number, hear)

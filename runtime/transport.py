@@ -160,6 +160,11 @@ class Transport(ABC):
     def __init__(self) -> None:
         self._receivers: dict[str, Mailbox] = {}
 
+    @property
+    def session(self) -> str:
+        """This place's identity on the network; empty where there is none."""
+        return ""
+
     def sender(self, channel: str, *, urgent: bool = False) -> Sender:
         """A sending end of ``channel``; ``urgent`` overtakes the frames of other channels."""
         return self._sender(_checked(channel), urgent)

@@ -1,12 +1,6 @@
 """Eclipse Zenoh between processes and machines.
 
-::
-
-    coordinator  listens on a free port; everyone connects to it
-    worker       connects to it, listens on a port of its own, hears of the other workers by gossip and
-                 connects to each once, so that their frames travel directly
-
-    agent        listens at an address of its own; a workstation connects to several
+What sessions are to each other: see ``runtime.roles``.
 
 A frame larger than a chunk is cut into chunks, each with its place in the frame as attachment; the
 receiver puts them together while the later ones are still under way.
@@ -25,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from planner.errors import TransportError
+from runtime import roles
 from runtime.access import ALIVE, FRAMES, settings
 from runtime.credentials import WORKSTATION
 from runtime.handshake import check_peer
+from runtime.ports import listening_error
 from runtime.transport import Mailbox, Sender, Transport, Watcher
 from runtime.wire import Frame, encode_parts
 
@@ -43,12 +39,7 @@ _MAX_STREAMS = 16
 _ACCEPT_TIMEOUT_MS = 2000  # half-open connections keep newcomers out for so long
 
 _SETTINGS = {
-    "mode": "peer",
     "adminspace/enabled": True,  # it tells which port the system chose
-    "scouting/multicast/enabled": False,
-    "scouting/gossip/enabled": True,
-    # Two peers that connect to each other at once would hold two links.
-    "scouting/gossip/autoconnect_strategy": {"peer": {"to_router": "always", "to_peer": "greater-zid"}},
     # Loopback stands for a network, and shared memory would bypass it.
     "transport/shared_memory/enabled": False,
     "transport/link/tx/queue/size/data": 16,
@@ -60,16 +51,17 @@ _SETTINGS = {
 
 
 class ZenohTransport(Transport):
-    """A Zenoh session. ``endpoint`` is where it listens: what a worker gets as ``connect``.
+    """A Zenoh session. ``endpoint`` is where it listens: what others get as ``connect``; empty if nowhere.
 
-    ``connect``: the coordinator's endpoint, None for the coordinator itself; or the endpoints of several
-    agents, each tried again and again while the session is open, so that one that is down holds up none
-    of the others. ``listen``: the address to listen on, one of this machine only if None; port 0 takes a
-    free one. ``lease_s``: a peer silent for so long is taken for dead, or for ``stall_s`` while a ``send``
-    to it waits (a slow link may take nothing for seconds; closing this transport ends the wait).
-    ``credentials``: this process's keys; its addresses then begin with ``tls/``, and ``runtime.access`` says
-    who may send what. Raises ``TransportError`` if it cannot listen, or not connect to the one endpoint
-    within ``timeout_s``.
+    ``connect``: the one endpoint that it needs; or several, of agents and of a router, each tried again and
+    again while the session is open, so that one that is down holds up none of the others. ``listen``: the
+    address to listen on, one of this machine only if None; if empty, nowhere, and the first of ``connect`` that
+    is there is the router through which it reaches others; port 0 takes a free one. ``lease_s``: a peer
+    silent for so long is taken for dead, or for ``stall_s`` while a ``send`` to it waits (a slow link may
+    take nothing for seconds; closing this transport ends the wait). ``credentials``: this process's keys; its
+    addresses then begin with ``tls/``, and ``runtime.access`` says who may send what. ``router``: it passes on
+    what others send. ``discoverable``: it answers ``runtime.discovery`` on its LAN. Raises ``TransportError``
+    if it cannot listen, or not connect to the one endpoint within ``timeout_s``.
     """
 
     def __init__(
@@ -80,23 +72,27 @@ class ZenohTransport(Transport):
         stall_s: float = 60.0,
         timeout_s: float = 10.0,
         credentials: Credentials | None = None,
+        *,
+        router: bool = False,
+        discoverable: bool = False,
     ) -> None:
         import zenoh
 
         super().__init__()
-        listen = listen or ("tls" if credentials else "tcp") + "/127.0.0.1:0"
-        if credentials:
-            listen += f"#tls_handshake_timeout_ms={_ACCEPT_TIMEOUT_MS}"
+        if listen is None:
+            listen = ("tls" if credentials else "tcp") + "/127.0.0.1:0"
+        patience = f"#tls_handshake_timeout_ms={_ACCEPT_TIMEOUT_MS}" if credentials else ""
         one = isinstance(connect, str)
         own = {
-            "listen/endpoints": [listen],
+            **roles.settings(listen, bool(connect), router, discoverable),
+            "listen/endpoints": [listen + patience] if listen else [],
             "connect/endpoints": [connect] if one else list(connect or ()),
             "connect/exit_on_failure": one,
             "connect/timeout_ms": round(timeout_s * 1e3),
             "transport/link/tx/lease": round(lease_s * 1e3),
             "transport/link/tx/queue/congestion_control/block/wait_before_close": round(stall_s * 1e6),
         }
-        self._zenoh = zenoh
+        self._zenoh, self._role = zenoh, roles.role_of(listen, router)
         self._subscribers: dict[str, Any] = {}
         self._tokens: list[Any] = []
         try:
@@ -108,12 +104,17 @@ class ZenohTransport(Transport):
         except zenoh.ZError as error:
             if credentials and isinstance(connect, str):
                 check_peer(credentials, connect, WORKSTATION)  # raises the reason that Zenoh does not give
-            asked = f"connect to {connect}" if one else f"listen on {listen}"
-            raise TransportError(
-                f"cannot {asked}: {_first_line(error)}",
-                "see whether the coordinator still runs" if one else "choose a free port",
-            ) from None
-        self.endpoint = self._locator()
+            reason = _first_line(error)
+            if listen and not one:
+                raise listening_error(listen, reason) from None
+            where = connect if one else ", ".join(connect or ())
+            remedy = "see whether it runs there, and whether this machine reaches it"
+            raise TransportError(f"cannot connect to {where}: {reason}", remedy) from None
+        self.endpoint = self._locator() if listen else ""
+
+    @property
+    def session(self) -> str:
+        return str(self._session.zid())
 
     def _declare_alive(self, name: str) -> None:
         # A token lives as long as its object.
@@ -148,8 +149,7 @@ class ZenohTransport(Transport):
         self._session.close()
 
     def _locator(self) -> str:
-        zid = self._session.zid()
-        for reply in self._session.get(f"@/{zid}/peer"):
+        for reply in self._session.get(f"@/{self.session}/{self._role}"):
             if reply.ok is not None:
                 locators = json.loads(reply.ok.payload.to_string())["locators"]
                 if locators:

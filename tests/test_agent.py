@@ -30,7 +30,7 @@ from profiler.placement import available_cpus, placement
 from profiler.request import ProfileRequest
 from profiler.samples import write_samples
 from profiler.timing import Protocol
-from runtime.agent import Agent, Progress
+from runtime.agent import Agent
 from runtime.agent_files import PART_BYTES, AgentFiles, fetch_table
 from runtime.agent_messages import Body, Failure, carried, failure
 from runtime.agent_network import AgentNetwork
@@ -39,6 +39,7 @@ from runtime.agents import AgentClient
 from runtime.fleet_agents import fleet_agents
 from runtime.fleet_profile import lanes, profile_fleet
 from runtime.in_process import Hub, InProcessTransport
+from runtime.orders import Progress
 from runtime.transport import Transport
 from runtime.wire import Frame
 
@@ -276,7 +277,7 @@ def test_two_agents_of_one_name_are_refused(place: Place) -> None:
 
 def test_another_version_is_refused(place: Place) -> None:
     place.agent(hello=lambda body, progress: {"protocol": 99})
-    with pytest.raises(WorkerError, match="speaks protocol 99"):
+    with pytest.raises(WorkerError, match=r"nano is edgecut None \(protocol 99\), here is .* \(protocol"):
         place.client().request("hello")
 
 

@@ -72,6 +72,8 @@ HEAVY = (
                 "bench",
                 "build",
                 "agent",
+                "agents",
+                "router",
                 "clocks",
                 "profile",
                 "links",

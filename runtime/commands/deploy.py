@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.commands.adviser_options import Advice, adviser_options
-from runtime.commands.options import FILE, FOLDER, security_options
+from runtime.commands.options import FILE, FOLDER, discover_option, security_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,6 +80,7 @@ def _parse_check(context: click.Context, option: click.Parameter, text: str | No
     show_default=True,
     help="A process per device over loopback, or threads of this one.",
 )
+@discover_option
 @adviser_options
 @security_options
 @click.option(
@@ -100,6 +101,7 @@ def deploy(
     on_error: str,
     concurrency: int,
     transport: Any,
+    discover_s: float,
     security: Security,
     output: Path | None,
 ) -> None:
@@ -119,10 +121,12 @@ def deploy(
     from runtime.deployed import on_fleet
     from runtime.deployment import DeployRequest
     from runtime.deployment import deploy as run_deploy
+    from runtime.discovery import located
     from runtime.progress import progress_bar
     from runtime.stopping import Stopped, Stopping
 
-    plan = on_fleet(plan, machines) if machines else plan
+    machines = located(machines or plan.fleet, plan.devices, discover_s, security)
+    plan = on_fleet(plan, machines)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = output or Path("runs") / f"{plan.chain.source.label}-{stamp}"
     if check == -1:

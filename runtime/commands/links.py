@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.commands.options import FILE, parse_numbers, security_options
+from runtime.commands.options import FILE, discover_option, parse_numbers, security_options
 
 if TYPE_CHECKING:
     from planner.fleet import Fleet, Link
@@ -69,6 +69,7 @@ def parse_pairs(
     is_flag=True,
     help="Write measured numbers of emulated links too, which are paced to what the fleet says.",
 )
+@discover_option
 @security_options
 @click.option(
     "-o",
@@ -89,6 +90,7 @@ def links(
     max_runs: int,
     longest_s: float,
     replace_emulated: bool,
+    discover_s: float,
     security: Security,
     output: Path,
 ) -> None:
@@ -101,6 +103,7 @@ def links(
 
     from planner.documents import from_data
     from planner.fleet_file import load_fleet, save_fleet
+    from runtime.discovery import located
     from runtime.link_measure import measure_fleet
     from runtime.link_probe import SIZES, SMALLEST_BYTES, ProbeProtocol
 
@@ -115,6 +118,7 @@ def links(
         "longest_s": longest_s,
     }
     protocol = from_data(ProbeProtocol, asked, "--sizes")
+    reached = located(fleet, [end for link in wanted for end in link.pair], discover_s, security)
 
     from runtime.console import console
     from runtime.progress import progress_bar
@@ -122,7 +126,7 @@ def links(
     title = f"links of {fleet_file.name}"
     with progress_bar(title, len(wanted)) as advance:
         report = measure_fleet(
-            fleet,
+            reached,
             wanted,
             protocol,
             lambda link, note: advance(not note, f"{link.source} → {link.target} {note}"),

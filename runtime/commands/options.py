@@ -142,6 +142,19 @@ def model_options(command: F) -> F:
     return collect  # type: ignore[return-value]
 
 
+def discover_option(command: F) -> F:
+    """The command receives ``discover_s``, for ``runtime.discovery.located``."""
+    option = click.option(
+        "--discover",
+        "discover_s",
+        type=click.FloatRange(0, 60),
+        default=0.0,
+        metavar="SECONDS",
+        help="Look for devices without address on this LAN for so long: agents started with --discoverable.",
+    )
+    return option(command)
+
+
 def security_options(command: F) -> F:
     """How to reach agents; the command receives one ``security``, its keys checked."""
 

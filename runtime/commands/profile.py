@@ -13,6 +13,7 @@ from planner.recipe import Calibration
 from runtime.commands.options import (
     FILE,
     FOLDER,
+    discover_option,
     model_options,
     parse_names,
     parse_numbers,
@@ -89,6 +90,7 @@ def check_codecs(ctx: click.Context, option: click.Parameter, value: str) -> tup
 )
 @protocol_options
 @active_options
+@discover_option
 @security_options
 @click.option("--samples", type=FOLDER, help="Stored feature maps.  [default: samples/MODEL]")
 @click.option(
@@ -113,6 +115,7 @@ def profile(
     codecs: tuple[CodecName, ...],
     protocol: Protocol,
     active: ActiveOptions | None,
+    discover_s: float,
     security: Security,
     samples: Path | None,
     output: Path | None,
@@ -171,7 +174,10 @@ def profile(
         codecs=codecs,
     )
     if machines and not device:
+        from runtime.discovery import located
+
         names = devices or tuple(each.name for each in machines.devices)
+        machines = located(machines, names, discover_s, security)
         if active:
             profile_devices_actively(request, machines, names, active, security)
         else:
