@@ -13,37 +13,21 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from lab import Lab, Stream, Streamer, lab
-from sources import TINY, cut
-from test_deploy import plan
-
-from planner.fleet_file import load_fleet
 
 KILL_EVERY = 500
 CUTS, CUT_S = 10, 5.0
 WINDOW = 8
 NAMES = "a", "b", "c"
 PLANS = {
-    "three": [("a", 0, 1, "torch"), ("b", 1, 2, "onnxruntime"), ("c", 2, 3, "torch")],
-    "without-b": [("a", 0, 1, "torch"), ("c", 1, 3, "onnxruntime")],
-    "without-c": [("a", 0, 1, "torch"), ("b", 1, 3, "onnxruntime")],
+    "three": [("a", 0, 1, "torch"), ("b", 1, 2, "onnxruntime"), ("c", 2, 3, "onnxruntime")],
+    "without_b": [("a", 0, 1, "torch"), ("c", 1, 3, "onnxruntime")],
+    "without_c": [("a", 0, 1, "torch"), ("b", 1, 3, "onnxruntime")],
 }
-
-
-def write_plans(fleet: Lab) -> list[Path]:
-    fleet.write_fleet(list(itertools.combinations(NAMES, 2)))
-    over, files = load_fleet(fleet.fleet), []
-    for name, where in PLANS.items():
-        made = plan(cut(TINY)[1].chain, where, over)
-        direct = tuple(replace(hop, route=(hop.route[0], hop.route[-1])) for hop in made.hops)
-        files.append(fleet.folder / f"{name}.json")
-        replace(made, hops=direct).save(files[-1])
-    return files
 
 
 def memory_mb(process: int) -> float:
@@ -85,7 +69,8 @@ def soak(requests: int, fleet: Lab, streamer: Streamer, stream: Stream) -> None:
 def main() -> None:
     requests = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     with tempfile.TemporaryDirectory() as folder, lab(Path(folder), *NAMES) as fleet:
-        plans = write_plans(fleet)
+        fleet.write_fleet(list(itertools.combinations(NAMES, 2)))
+        plans = fleet.write_plans(**PLANS)
         streamer = Streamer(fleet, WINDOW, plans[0], pause_s=0)
         soak(requests, fleet, streamer, streamer.begin(*plans))
 

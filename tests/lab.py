@@ -12,10 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hosts import Hosts, hosts
+from sources import TINY, cut
+from test_deploy import plan
+
+from planner.fleet_file import load_fleet
 
 PATIENCE_S = 240.0
 DESK = "desk"
@@ -44,6 +49,16 @@ class Lab:
                 f"bandwidth_bytes_per_s = {bandwidth_bytes_per_s}",
             ]
         self.fleet.write_text("\n".join(lines) + "\n")
+
+    def write_plans(self, **where: Sequence[tuple[str, int, int, str]]) -> list[Path]:
+        """Plans of ``TINY`` by name, stages as ``test_deploy.plan`` takes them; every hop goes straight."""
+        over, files = load_fleet(self.fleet), []
+        for name, stages in where.items():
+            relayed = plan(cut(TINY)[1].chain, list(stages), over)
+            hops = tuple(replace(hop, route=(hop.route[0], hop.route[-1])) for hop in relayed.hops)
+            files.append(self.folder / f"{name}.json")
+            replace(relayed, hops=hops).save(files[-1])
+        return files
 
     def address(self, name: str) -> str:
         return f"tcp/{self.network.addresses[name]}:{_PORT}"

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from lab import DESK, Lab, Stream, Streamer, lab, until
-from sources import TINY, cut
-from test_deploy import plan
 
-from planner.fleet_file import load_fleet
 from planner.run import Run
 
 NAMES = "a", "b", "c"
 PLANS = {
-    "three": [("a", 0, 1, "torch"), ("b", 1, 2, "onnxruntime"), ("c", 2, 3, "torch")],
+    "three": [("a", 0, 1, "torch"), ("b", 1, 2, "onnxruntime"), ("c", 2, 3, "onnxruntime")],
     "two": [("a", 0, 1, "torch"), ("c", 1, 3, "onnxruntime")],
 }
 WINDOW = 4
@@ -28,11 +24,7 @@ FEW, MANY = 8, 40
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with lab(tmp_path_factory.mktemp("lab"), *NAMES) as made:
         made.write_fleet(list(itertools.combinations(NAMES, 2)))
-        over = load_fleet(made.fleet)
-        for name, where in PLANS.items():
-            relayed = plan(cut(TINY)[1].chain, where, over)
-            hops = (replace(hop, route=(hop.route[0], hop.route[-1])) for hop in relayed.hops)
-            replace(relayed, hops=tuple(hops)).save(made.folder / f"{name}.json")
+        made.write_plans(**PLANS)
         yield made
 
 
