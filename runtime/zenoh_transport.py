@@ -102,11 +102,12 @@ class ZenohTransport(Transport):
                 config.insert_json5(key, json.dumps(value))
             self._session: Any = zenoh.open(config)
         except zenoh.ZError as error:
-            if credentials and isinstance(connect, str):
-                check_peer(credentials, connect, WORKSTATION)  # raises the reason that Zenoh does not give
             reason = _first_line(error)
             if listen and not one:
                 raise listening_error(listen, reason) from None
+            for each in [connect] if isinstance(connect, str) else connect or ():
+                if credentials:
+                    check_peer(credentials, each, WORKSTATION)  # raises the reason that Zenoh does not give
             where = connect if one else ", ".join(connect or ())
             remedy = "see whether it runs there, and whether this machine reaches it"
             raise TransportError(f"cannot connect to {where}: {reason}", remedy) from None
