@@ -147,7 +147,7 @@ def tolerance(plan: Plan) -> float:
     """How far, relative to the largest output, what is deployed may be from the same run in one process."""
     if plan.exact:
         return FP32_TOLERANCE
-    found = [_TOLERANCE[stage.variant.precision] for stage in plan.stages]
+    found = [_TOLERANCE.get(stage.variant.precision, FP32_TOLERANCE) for stage in plan.stages]
     return max(found + [_CODEC_TOLERANCE.get(hop.codec, FP32_TOLERANCE) for hop in plan.hops])
 
 
