@@ -83,6 +83,8 @@ def check_outputs(file: Path, expected: np.ndarray[Any, Any]) -> None:
         np.testing.assert_allclose(found["output_0"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_killed_coordinator_loses_and_repeats_nothing(
     cut: CutModel, tmp_path: Path, images: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]
 ) -> None:

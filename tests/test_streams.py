@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -267,6 +268,24 @@ def test_array_files_are_read_by_row(tmp_path: Path, form: str) -> None:
     for number, (array,) in found:
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, values[number % 5 : number % 5 + 1].astype(np.float32))
+
+
+@pytest.mark.parametrize("form", ["npz", "compressed", "npy"])
+def test_a_file_is_never_in_memory_whole(tmp_path: Path, form: str) -> None:
+    values = np.ones((1000, 3, 32, 32), np.float32)
+    file = tmp_path / ("in.npy" if form == "npy" else "in.npz")
+    if form == "npy":
+        np.save(file, values)
+    else:
+        (np.savez_compressed if form == "compressed" else np.savez)(file, arg_0=values)
+    model, size, row = cut(TINY)[0], values.nbytes, values[0].nbytes
+    del values
+    tracemalloc.start()
+    for _ in open_source(file, model).stream(0, 1100):
+        pass
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert row < peak < size / 4
 
 
 def test_two_arrays_of_a_file_are_read_together(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def deploy(
             out.print(f"{switch.at}: {switch.reason}; now {switch.stages}", soft_wrap=True)
         out.print(f"wrote {folder}", soft_wrap=True)
     if stopping.exit_code:
-        again = "" if output else f" and -o {folder}"
+        again = "" if output else f" with -o {folder}"
         console(stderr=True).print(
             f"interrupted; what was finished is kept. The same command{again} goes on", soft_wrap=True
         )
