@@ -155,7 +155,7 @@ class AgentClient:
     def _greet(self, sender: Sender) -> None:
         """Ask who it is. An agent of another version is refused: what it measures and runs may differ."""
         found = self._ask(sender, HELLO, {}, REQUEST_TIMEOUT_S, lambda body: None)
-        theirs, own = (found.get("version"), found.get("protocol")), (version(), PROTOCOL)
+        theirs, own = (found.get("version", "unknown"), found.get("protocol")), (version(), PROTOCOL)
         if theirs != own:
             self._sender = None
             raise WorkerError(

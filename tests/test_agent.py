@@ -277,7 +277,7 @@ def test_two_agents_of_one_name_are_refused(place: Place) -> None:
 
 def test_another_version_is_refused(place: Place) -> None:
     place.agent(hello=lambda body, progress: {"protocol": 99})
-    with pytest.raises(WorkerError, match=r"nano is edgecut None \(protocol 99\), here is .* \(protocol"):
+    with pytest.raises(WorkerError, match=r"nano is edgecut unknown \(protocol 99\), here is .* \(protocol"):
         place.client().request("hello")
 
 

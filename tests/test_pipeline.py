@@ -76,6 +76,12 @@ class Crew:
         self._running[name] = agent, thread, transport
         thread.start()
 
+    def agent(self, name: str) -> Agent:
+        return self._running[name][0]
+
+    def serves(self, name: str) -> bool:
+        return self._running[name][1].is_alive()
+
     def end(self, name: str) -> None:
         """Its channels close at once, as when a process dies."""
         agent, thread, transport = self._running.pop(name)
@@ -184,6 +190,32 @@ def test_a_better_plan_takes_over_while_the_stream_goes_on(
         check(answers, expected, len(answers))
         until(lambda: len(pipeline.keeper.switches) == 1)
         assert pipeline.keeper.switches[0].reason == "asked for"
+        assert pipeline.duplicates == 0
+
+
+def test_an_agent_told_to_stop_is_left_before_it_ends(
+    cut: CutModel, crew: Crew, prepare: Preparation, images: list[tuple[Array, ...]], expected: list[Array]
+) -> None:
+    first, other = there(cut), plan(cut.chain, PLANS["all on the source"], fleet("abc"))
+    ended = threading.Event()
+    with Pipeline(Ranked(first, other), crew.agents, prepare, window=3) as pipeline:
+
+        def inputs() -> Iterator[tuple[Array, ...]]:
+            k = 0
+            while not ended.is_set():
+                yield images[k % 12]
+                k += 1
+
+        answers = []
+        for answer in pipeline.map(inputs()):
+            answers.append(answer)
+            if answer.request == 10:
+                crew.agent("b").leave()
+            if answer.plan == other:
+                ended.set()
+        check(answers, expected, len(answers))
+        until(lambda: not crew.serves("b"))
+        assert [switch.reason for switch in pipeline.keeper.switches] == ["the agent of b is stopping"]
         assert pipeline.duplicates == 0
 
 
