@@ -43,6 +43,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/preparation.py
 	$(BIN)/python benchmarks/repeat.py
 	$(BIN)/python benchmarks/kills.py
+	$(BIN)/python benchmarks/recovery.py
 	$(BIN)/python benchmarks/active.py
 	$(BIN)/python benchmarks/metering.py
 	$(BIN)/python benchmarks/links.py

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from planner.conditions import Conditions, gone_of
 from planner.errors import EdgecutError, PlanningError
-from planner.plan import Plan, described, same_path
+from planner.plan import Plan, same_path
 from planner.replan import Replanner
 from planner.run import RunRow
 from planner.simulate_scenario import Place
@@ -238,9 +238,10 @@ class ProfiledAdviser:
         if not then < now * (1 - (_EQUAL if back else self._margin)):
             return ""
         shown = self._replanner.shown
-        cause = f"{back} is back" if back else conditions.speeds or "all is as profiled again"
-        staying = "the running plan breaks a limit" if math.isinf(now) else f"the running plan {shown(now)}"
-        return f"{cause}: forecast {shown(then)} with {described(plan.stages)}, {staying}"
+        causes = [f"{back} is back" if back else "", conditions.speeds]
+        cause = ", ".join(filter(None, causes)) or "all is as profiled again"
+        instead = ", the running plan breaks a limit" if math.isinf(now) else f" instead of {shown(now)}"
+        return f"{cause}: forecast {shown(then)}{instead}"
 
 
 def _parts(plan: Plan) -> dict[tuple[str, int], tuple[tuple[Place, ...], float]]:
