@@ -13,7 +13,7 @@ from planner.link_report import LinkReport
 
 TINY = ("models:Tiny", "--input-shape", "3x32x32")
 QUICK = "--max-runs", "4", "--visit-ms", "0", "--codecs", "none"
-PROFILE = "profile", *TINY, "--fleet", "fleet.toml", *QUICK
+PROFILE = "profile", *TINY, "--fleet", "fleet.toml", "--insecure", *QUICK
 NAMES = "a", "b"
 
 
@@ -32,7 +32,7 @@ def test_links_of_hosts_are_as_throttled(fleet: Lab) -> None:
     fleet.network.throttle("a", 8e6)
     fleet.network.throttle("b", 40e6)
     sizes = ("--links", "a:b,b:a", "--sizes", "65536,262144", "--max-runs", "3", "-o", "measured.toml")
-    code, said = fleet.edgecut("links", "--fleet", "fleet.toml", *sizes)
+    code, said = fleet.edgecut("links", "--fleet", "fleet.toml", "--insecure", *sizes)
     for name in "ab":
         fleet.network.throttle(name, 1e9)
     assert code == 0, said

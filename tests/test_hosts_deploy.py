@@ -106,7 +106,9 @@ def test_links_as_slow_as_4g(fleet: Lab, steady: Stream) -> None:
 def test_the_command(fleet: Lab) -> None:
     """An agent is killed amid the run; it ends as if nothing had been."""
     count = 300
-    command = fleet.start("deploy", "deploy", "three.json", "--requests", str(count), "-o", "run")
+    command = fleet.start(
+        "deploy", "deploy", "three.json", "--insecure", "--requests", str(count), "-o", "run"
+    )
     rows = fleet.folder / "run" / "run.csv"
     until(lambda: command.poll() is not None or (rows.exists() and rows.read_text().count("total") > FEW))
     fleet.kill_agent("c")
