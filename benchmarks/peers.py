@@ -65,7 +65,8 @@ def main() -> None:
                 # In a process of its own on the first host; contenders leave threads and state behind.
                 command = [*placed.prefix(0), sys.executable, __file__, "--inside", placed.dump()]
                 command += ["--rounds", str(options.rounds), "--requests", str(options.requests), "--peers"]
-                subprocess.run([*command, *options.peers], check=True)
+                if subprocess.run([*command, *options.peers], check=False).returncode:
+                    raise SystemExit(1)  # it has said why
 
 
 def prepared(model: str, stages: int, folder: Path) -> Chain:

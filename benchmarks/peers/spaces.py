@@ -17,27 +17,30 @@ def namespaces(count: int, bits_per_s: float) -> Iterator[tuple[tuple[str, ...],
     key = f"ec{secrets.token_hex(3)}"
     names = tuple(f"{key}{place}" for place in range(count))
     addresses = tuple(f"10.79.0.{place + 1}" for place in range(count))
-    burst = max(round(bits_per_s / 8 / 2000), 16_000)  # bytes that pass unpaced
     try:
-        _run(f"ip link add {key} type bridge")
-        _run(f"ip link set {key} up")
-        for name, address in zip(names, addresses, strict=True):
-            _run(f"ip netns add {name}")
-            _run(f"ip link add {name} type veth peer name eth0 netns {name}")
-            _run(f"ip link set {name} master {key} up")
-            _run(f"ip -n {name} address add {address}/24 dev eth0")
-            for each in ("lo", "eth0"):
-                _run(f"ip -n {name} link set {each} up")
-            _run(
-                f"ip netns exec {name} tc qdisc replace dev eth0 root "
-                f"tbf rate {bits_per_s:.0f}bit burst {burst} latency 2000ms"
-            )
+        try:
+            _make(key, names, addresses, bits_per_s)
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(f"network namespaces are not permitted here: {error.stderr.strip()}") from None
         yield names, addresses
-    except subprocess.CalledProcessError as error:
-        raise SystemExit(f"network namespaces are not permitted here: {error.stderr.strip()}") from None
     finally:
         for command in (f"ip link delete {key}", *(f"ip netns delete {name}" for name in names)):
             subprocess.run(command.split(), capture_output=True, check=False)
+
+
+def _make(bridge: str, names: tuple[str, ...], addresses: tuple[str, ...], bits_per_s: float) -> None:
+    burst = max(round(bits_per_s / 8 / 2000), 16_000)  # bytes that pass unpaced
+    _run(f"ip link add {bridge} type bridge")
+    _run(f"ip link set {bridge} up")
+    for name, address in zip(names, addresses, strict=True):
+        _run(f"ip netns add {name}")
+        _run(f"ip link add {name} type veth peer name eth0 netns {name}")
+        _run(f"ip link set {name} master {bridge} up")
+        _run(f"ip -n {name} address add {address}/24 dev eth0")
+        for each in ("lo", "eth0"):
+            _run(f"ip -n {name} link set {each} up")
+        pace = f"tbf rate {bits_per_s:.0f}bit burst {burst} latency 2000ms"
+        _run(f"ip netns exec {name} tc qdisc replace dev eth0 root {pace}")
 
 
 def _run(command: str) -> None:

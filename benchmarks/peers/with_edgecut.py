@@ -19,6 +19,7 @@ from runtime.adviser import StaticAdviser
 from runtime.bundles import Prepared
 from runtime.itinerary import StageOrder
 from runtime.pipeline import Answer, opened
+from runtime.security import Security
 
 
 class Client(Contender):
@@ -39,8 +40,9 @@ class Client(Contender):
             order = StageOrder(file_digest(Path(file)), stage.variant.backend, *ends)
             bundles.append(Prepared(Path(file), order))
         self._waiting: deque[Future[Answer]] = deque()
+        adviser, open_to_all = StaticAdviser(plan), Security(insecure=True)
         self._pipeline = self._open.enter_context(
-            opened(StaticAdviser(plan), lambda _: tuple(bundles), folder, window=chain.window)
+            opened(adviser, lambda _: tuple(bundles), folder, window=chain.window, security=open_to_all)
         )
 
     def send(self, array: Array) -> None:
