@@ -4,7 +4,9 @@ BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 FLEET := samples/fleets/edge-server-wifi.toml
 
-.PHONY: demo test check format clean bench gpu
+# make slow: the tests that take long.
+
+.PHONY: demo test slow check format clean bench gpu
 
 $(READY): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
@@ -29,7 +31,10 @@ demo: $(READY)
 
 # Two at a time: many tests wait for processes of their own.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow
 
 bench: $(READY)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'

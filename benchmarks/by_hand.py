@@ -5,14 +5,18 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from planner import Bundle, Cost, Fleet, Hop, Limits, ModelSource, Outcome, Plan, Proof, Stage, Variant
+from planner.documents import file_digest
 from profiler import cut_model, load_model
 from profiler.backends.ort import OnnxRuntimeBackend
 from profiler.cut import CutModel
 from profiler.runner import Setting
+from runtime.bundles import Preparation, Prepared
+from runtime.itinerary import StageOrder
 
 VARIANT = Variant("onnxruntime")
 
@@ -38,6 +42,21 @@ def layer_times(cut: CutModel, runs: int = 7) -> list[float]:
     finally:
         backend.close()
     return found
+
+
+def preparation(cut: CutModel, backend: OnnxRuntimeBackend, folder: Path) -> Preparation:
+    """Bundles of any plans, each written once."""
+    made: dict[Bundle, Prepared] = {}
+
+    def prepared(bundle: Bundle) -> Prepared:
+        if bundle not in made:
+            file = folder / f"{bundle.start}-{bundle.stop}.bundle"
+            backend.save(bundle, file)
+            ends = (cut.chain.boundaries[k] for k in (bundle.start, bundle.stop))
+            made[bundle] = Prepared(file, StageOrder(file_digest(file), VARIANT.backend, *ends))
+        return made[bundle]
+
+    return lambda plan: tuple(prepared(stage.bundle) for stage in plan.stages)
 
 
 def even_cuts(times: Sequence[float], stages: int) -> tuple[int, ...]:

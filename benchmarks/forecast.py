@@ -15,17 +15,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import by_hand
 import numpy as np
 
 from planner import Fleet, ModelSource, Plan, ProfileTable, Variant, load_fleet
 from planner.codec_table import CODECS
 from planner.solver import solve
 from profiler import ProfileRequest, Protocol, cut_model, load_model, placement, profile, write_samples
+from profiler.backends.ort import OnnxRuntimeBackend
 from profiler.cut import CutModel
 from profiler.inputs import model_samples
-from profiler.runner import Array
+from profiler.runner import Array, Setting
 from runtime.adviser import StaticAdviser
-from runtime.bundles import preparation
 from runtime.fleet_agents import fleet_agents
 from runtime.pipeline import Pipeline
 from runtime.timing import measured_rows
@@ -38,7 +39,7 @@ LINKS = {
     "WiFi": (18.88, 54.97, 2.0),
     "4G": (5.85, 13.76, 20.0),
 }
-WARMUP, REQUESTS = 5, 25
+WARMUP, REQUESTS = 3, 12
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = ProfileTable.load(profiled(source, cut, fleet, folder))
-        prepare = preparation(cut, folder / "bundles")
+        prepare = by_hand.preparation(cut, OnnxRuntimeBackend(cut, Setting()), folder)
         with fleet_agents(fleet, [device.name for device in fleet.devices], folder) as agents:
             for label, codec, kind, plan in plans(cut, fleet, table):
                 with Pipeline(StaticAdviser(plan), agents, prepare) as pipeline:

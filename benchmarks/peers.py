@@ -19,6 +19,7 @@ import importlib
 import itertools
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     options = parser.parse_args()
     contenders = ["edgecut", *options.peers]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stages and namespaces end with this process
     if options.inside:
         return compare(Chain.read(options.inside), contenders, options.rounds, options.requests)
     with tempfile.TemporaryDirectory() as folder:
@@ -65,8 +67,12 @@ def main() -> None:
                 # In a process of its own on the first host; contenders leave threads and state behind.
                 command = [*placed.prefix(0), sys.executable, __file__, "--inside", placed.dump()]
                 command += ["--rounds", str(options.rounds), "--requests", str(options.requests), "--peers"]
-                if subprocess.run([*command, *options.peers], check=False).returncode:
-                    raise SystemExit(1)  # it has said why
+                with subprocess.Popen([*command, *options.peers]) as inside:
+                    try:
+                        if inside.wait():
+                            raise SystemExit(1)  # it has said why
+                    finally:
+                        inside.terminate()
 
 
 def prepared(model: str, stages: int, folder: Path) -> Chain:

@@ -74,6 +74,7 @@ class Keeper:
         self._candidate: _Candidate | None = None
         self._stopping, self._woken = threading.Event(), threading.Event()
         self._suspects: dict[str | tuple[str, str], float] = {}
+        self._parted: set[tuple[str, str]] = set()  # whose agents did not find each other
         self._ended_s: dict[str, float] = {}
         self._advised_s = self._aligned_s = 0.0
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
@@ -111,8 +112,9 @@ class Keeper:
 
     def _open(self, made: Installation, patience_s: float = 0.0) -> None:
         bundles = self._prepare(made.plan)
-        with self._agents.introduced() if self._current else nullcontext():
+        with self._agents.introduced() if self._parted else nullcontext():
             made.open(bundles, self._pipeline.answered, lambda failed: self._woken.set(), patience_s)
+        self._parted -= made.plan.links
 
     def _rehearse(self, plan: Plan) -> None:
         """Install a plan that may be needed in a hurry, and let go of it: its devices then have its bundles, and
@@ -285,6 +287,7 @@ class Keeper:
         alive = self._agents.alive()
         found = [name for name in devices if name in alive]  # one that is gone is left out anyway
         pairs = [pair for pair in links if set(pair) <= alive]
+        self._parted |= set(pairs)
         without = frozenset(set(self._agents) - alive | set(found)), frozenset(pairs)
         if (found or pairs) and self._adviser.without(*without) is not None:
             until_s = time.monotonic() + SUSPECT_S

@@ -23,6 +23,21 @@ def pytest_configure(config: pytest.Config) -> None:
         warnings.filterwarnings("ignore", module=rf"{module}(\..*)?")
 
 
+# Real processes, sockets and clocks on whatever machine this is: what the machine did to a test once, it may be spared
+# a second time. A fault of ours comes again.
+REAL_TIME = (
+    "agent", "agent_host", "active_fleet", "artifacts", "clocks", "clocks_deploy", "deploy", "deploy_streams", "fuzz",
+    "hosts", "hosts_agents", "hosts_deploy", "links", "links_command", "powerlog_live", "profile", "reacting", "router",
+    "router_hosts", "shaping", "simulate_runtime", "tls", "transport",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem.removeprefix("test_") in REAL_TIME:
+            item.add_marker(pytest.mark.flaky(reruns=2))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and find_gpu() is None:
         pytest.skip("needs an NVIDIA GPU and its driver; none is visible here")

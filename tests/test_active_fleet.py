@@ -23,6 +23,7 @@ def linked(fleet: Fleet) -> Fleet:
     return Fleet(first, first, fleet.devices, (Link(first, second, 1e7), Link(second, first, 1e7)))
 
 
+@pytest.mark.slow
 def test_devices_measure_what_the_plan_needs(store: Path, tmp_path: Path) -> None:  # noqa: F811
     with remote_agent(tmp_path / "there") as (_, address):
         fleet = linked(emulated("edge", nano=address))

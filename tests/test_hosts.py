@@ -154,7 +154,10 @@ def test_what_a_killed_test_left_is_swept(tmp_path: Path) -> None:
             "with hosts('a', 'b') as made:\n"
             "    made.delay('a', 0.1)\n"
             "    made.start('b', 'sleep', '1000', log=Path(sys.argv[1]))\n"
-            "    print(made.namespace('b'), made._started[0].pid, flush=True)\n"
+            "    asleep = made._started[0].pid\n"
+            "    while Path(f'/proc/{asleep}/comm').read_text() != 'sleep\\n':\n"
+            "        time.sleep(0.01)\n"
+            "    print(made.namespace('b'), asleep, flush=True)\n"
             "    time.sleep(1000)\n"
         )
         with subprocess.Popen(

@@ -44,6 +44,7 @@ def test_links_of_hosts_are_as_throttled(fleet: Lab) -> None:
     assert back > 2 * there
 
 
+@pytest.mark.slow
 def test_a_host_that_is_cut_off_is_named_and_comes_back(fleet: Lab) -> None:
     """The other one is late and loses frames, and measures on; the same command resumes."""
     fleet.network.delay("a", 0.05, jitter_s=0.05, loss=0.005)

@@ -33,6 +33,7 @@ def streamer(fleet: Lab) -> Streamer:
     return Streamer(fleet, WINDOW, fleet.folder / "three.json")
 
 
+@pytest.mark.slow
 def test_the_next_best_plan_and_back(fleet: Lab, streamer: Streamer) -> None:
     """Without b, then without the link between b and c."""
     stream = streamer.begin(fleet.folder / "three.json", fleet.folder / "two.json")

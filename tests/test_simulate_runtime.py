@@ -38,6 +38,8 @@ def test_a_simulation_waits_where_the_runtime_waits(
     latency_s = np.median([row.measured_s for row in measured.rows if row.kind == "total"])
     throughput = len(simulated) / max(each.left_s for each in simulated)
     # Not simulated: handing over from thread to thread, and the coordinator, which checks an answer before
-    # it sends the next request. Stages that do not overlap as they should are off by two.
-    assert 0.8 < latency_s / np.median([each.latency_s for each in simulated]) < 1.5
+    # it sends the next request; and that packing overlaps with computing where a processor is to spare. Stages
+    # that do not overlap as they should are off by two.
+    least = 0.6 if name == "in codecs" and window > 1 else 0.8
+    assert least < latency_s / np.median([each.latency_s for each in simulated]) < 1.5
     assert 0.85 < throughput / (measured.info.requests / measured.info.wall_s) < 1.6

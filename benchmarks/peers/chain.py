@@ -10,13 +10,14 @@ one thread to compute; ``python -m peers.stage CONTENDER PLACE CHAIN`` starts on
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
 import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ class Processes:
     def __init__(self, contender: str, chain: Chain) -> None:
         path = os.pathsep.join([str(HERE), str(HERE.parent)])
         self._running = [
-            subprocess.Popen(
+            spawn(
                 [
                     *chain.prefix(place),
                     sys.executable,
@@ -99,16 +100,27 @@ class Processes:
                     str(place),
                     chain.dump(),
                 ],
-                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **interfaces(chain)},
+                {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", **interfaces(chain)},
             )
             for place in range(len(chain.files))
         ]
 
     def close(self) -> None:
-        for process in self._running:
-            process.terminate()
-        for process in self._running:
-            process.wait()
+        end(*self._running)
+
+
+def spawn(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A process that ends with this one, however that comes about short of SIGKILL."""
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+    atexit.register(end, process)
+    return process
+
+
+def end(*processes: subprocess.Popen[bytes]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait()
 
 
 def interfaces(chain: Chain) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 
-from peers.chain import HERE, Array, Chain, Contender
+from peers.chain import HERE, Array, Chain, Contender, end, spawn
 from planner import Plan
 from planner.documents import file_digest
 from runtime.adviser import StaticAdviser
@@ -32,7 +31,7 @@ class Client(Contender):
         for place, device in enumerate(plan.fleet.devices):
             address = f"tcp/{chain.hosts[place]}:{chain.port + place}"
             devices.append(dataclasses.replace(device, address=address, emulate=None))
-            self._open.callback(_end, _agent(chain, place, device.name, address, folder))
+            self._open.callback(end, _agent(chain, place, device.name, address, folder))
         plan = dataclasses.replace(plan, fleet=dataclasses.replace(plan.fleet, devices=tuple(devices)))
         bundles = []
         for file, stage in zip(chain.files, plan.stages, strict=True):
@@ -68,13 +67,5 @@ def _agent(chain: Chain, place: int, name: str, address: str, folder: Path) -> s
         "--listen",
         address,
     ]
-    return subprocess.Popen(
-        [*command, "--insecure", "--folder", str(folder / name)],
-        env={**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    process.wait()
+    environment = {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
+    return spawn([*command, "--insecure", "--folder", str(folder / name)], environment)

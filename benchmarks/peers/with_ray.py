@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 import ray
 
-from peers.chain import HERE, Array, Chain, Contender, load
+from peers.chain import HERE, Array, Chain, Contender, end, load, spawn
 
 _PATH = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), "OMP_NUM_THREADS": "1"}}
 
 
-_START_S = 15.0  # a node says nothing a program could wait for
+_START_TIMEOUT_S = 180.0
 
 
 @ray.remote
@@ -39,8 +39,7 @@ class Client(Contender):
         self._nodes: list[subprocess.Popen[bytes]] = []
         if chain.spaces:
             self._nodes = [_node(chain, place) for place in range(len(chain.hosts))]
-            time.sleep(_START_S)
-            ray.init(f"{chain.hosts[0]}:{chain.port}", runtime_env=_PATH, logging_level="error")
+            _join(f"{chain.hosts[0]}:{chain.port}")
         else:
             ray.init(num_cpus=2, include_dashboard=False, runtime_env=_PATH, logging_level="error")
         self._stages = [
@@ -61,10 +60,7 @@ class Client(Contender):
 
     def close(self) -> None:
         ray.shutdown()
-        for node in self._nodes:
-            node.terminate()
-        for node in self._nodes:
-            node.wait()
+        end(*self._nodes)
 
 
 def _node(chain: Chain, place: int) -> subprocess.Popen[bytes]:
@@ -83,6 +79,16 @@ def _node(chain: Chain, place: int) -> subprocess.Popen[bytes]:
         *common,
         *own,
     ]
-    if place:
-        time.sleep(_START_S)
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    return spawn(command, {})
+
+
+def _join(address: str) -> None:
+    """Join the cluster once its first node is there; the others may still be starting."""
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while not ray.is_initialized():
+        try:
+            ray.init(address, runtime_env=_PATH, logging_level="error")
+        except (ConnectionError, RuntimeError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
