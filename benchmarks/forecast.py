@@ -1,6 +1,6 @@
-"""How close forecasts come: python benchmarks/forecast.py [MODEL]
+"""How close forecasts come: python benchmarks/forecast.py [MODEL] [--profiles EDGE.csv SERVER.csv]
 
-Profiles the demo's two emulated devices, bundles and codecs; then for links from 1 Gbit/s down to 4G, and for each
+Profiles the demo's two emulated devices, bundles and codecs, or takes tables of them; then for links from 1 Gbit/s down to 4G, and for each
 codec that hops may use, solves, and deploys the plan and its baselines: the median latency measured beside the
 forecast. The goal is a mean over all plans of at most 5 % above the forecast, and a 95th percentile of 10 %.
 """
@@ -45,7 +45,9 @@ WARMUP, REQUESTS = 3, 12
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", nargs="?", default="alexnet")
-    source = ModelSource(parser.parse_args().model)
+    parser.add_argument("--profiles", nargs="+", type=Path, help="tables of the demo's devices, if there are")
+    options = parser.parse_args()
+    source = ModelSource(options.model)
     fleet = load_fleet(FLEET)
     model = load_model(source)
     cut = cut_model(model)
@@ -54,7 +56,7 @@ def main() -> None:
     errors = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        table = ProfileTable.load(profiled(source, cut, fleet, folder))
+        table = ProfileTable.load(options.profiles or profiled(source, cut, fleet, folder))
         prepare = by_hand.preparation(cut, OnnxRuntimeBackend(cut, Setting()), folder)
         with fleet_agents(fleet, [device.name for device in fleet.devices], folder) as agents:
             for label, codec, kind, plan in plans(cut, fleet, table):
