@@ -1,8 +1,9 @@
 """How close forecasts come: python benchmarks/forecast.py [MODEL] [--profiles EDGE.csv SERVER.csv]
 
-Profiles the demo's two emulated devices, bundles and codecs, or takes tables of them; then for links from 1 Gbit/s down to 4G, and for each
-codec that hops may use, solves, and deploys the plan and its baselines: the median latency measured beside the
-forecast. The goal is a mean over all plans of at most 5 % above the forecast, and a 95th percentile of 10 %.
+Profiles the demo's two emulated devices, bundles and codecs, or takes tables of them; then for links from 1 Gbit/s
+down to 4G, and for each codec that hops may use, solves, and deploys the plan and its baselines: the median latency
+measured beside the forecast. The goal is a mean over all plans of at most 5 % above the forecast, and a 95th
+percentile of 10 %.
 """
 
 from __future__ import annotations
