@@ -55,8 +55,12 @@ class Ranked(StaticAdviser):
         )
 
 
+_SAYING = threading.Lock()
+
+
 def say(**line: object) -> None:
-    print(json.dumps(line), flush=True)  # noqa: T201
+    with _SAYING:  # events and answers come from threads of their own
+        print(json.dumps(line), flush=True)  # noqa: T201
 
 
 class Streamer:
