@@ -57,7 +57,7 @@ def whole(chain: Chain, variant: Variant) -> Plan:
     return Plan(chain, fleet, 1, Limits(), (stage,), (), cost, proof)
 
 
-def measure(plan: Plan, bundles, window: int, folder: Path) -> None:  # type: ignore[no-untyped-def]
+def measure(plan: Plan, bundles, window: int, folder: Path) -> None:
     with fleet_agents(plan.fleet, ["edge"], folder) as agents:
         agent = agents["edge"]
         agent.request("hello")

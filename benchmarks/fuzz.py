@@ -198,9 +198,9 @@ class Workstation:
     def __init__(self, client: AgentClient, folder: Path, rng: random.Random) -> None:
         self._client, self._folder, self._rng = client, folder, rng
         self.whole: set[str] = set()
-        self._session = client.transport._session  # type: ignore[attr-defined]
+        self._session = client.transport._session
         self.serves()
-        self._address = client._sender.channel  # type: ignore[union-attr]
+        self._address = client._sender.channel
 
     def serves(self) -> None:
         """An order and a file, as they should be. Raises what comes instead."""

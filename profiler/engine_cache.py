@@ -32,13 +32,13 @@ class EngineKey:
     """What decides whether an engine can serve: any difference makes it another one.
 
     ``content``: SHA-256 of the ONNX it is built from. ``precision`` and ``batch`` are None where only
-    the file's content says them. ``library`` carries its version, ``device`` what the engine runs on.
+    the file's content says them. ``trt_library`` carries its version, ``device`` what the engine runs on.
     """
 
     content: str
     precision: str | None
     batch: int | None
-    library: str
+    trt_library: str
     device: str
 
     @property

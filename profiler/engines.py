@@ -175,7 +175,7 @@ def _build(library: Library, cache: EngineCache, key: EngineKey, source: Source)
         config.num_compute_capabilities = 1
         config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
     if not library.portable:  # a portable engine is tuned when it is loaded, and timing has no use
-        about = ("timing", key.library, key.device)
+        about = ("timing", key.trt_library, key.device)
         timing = config.create_timing_cache(cache.note(*about))
         if not config.set_timing_cache(timing, ignore_mismatch=False):
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)

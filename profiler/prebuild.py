@@ -97,7 +97,7 @@ def _backend(variant: Variant) -> type[TensorRtBackend]:
     backend = backends.find(variant.backend, variant.precision)
     if not issubclass(backend, TensorRtBackend):
         raise InputError(f"backend {variant.backend} builds no engines", "use tensorrt or tensorrt-rtx")
-    backend.library.load()
+    backend.trt_library.load()
     return backend
 
 

@@ -57,7 +57,7 @@ class DeployRequest:
     check: int | None = KEPT
     skip: bool = True
     adviser: Adviser | None = None
-    security: Security = Security()  # noqa: RUF009 - immutable
+    security: Security = Security()
 
     @property
     def limit(self) -> int | None:

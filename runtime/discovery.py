@@ -72,7 +72,7 @@ def located(
     fleet: Fleet,
     names: Sequence[str],
     seconds: float,
-    security: Security = Security(),  # noqa: B008 - immutable
+    security: Security = Security(),
 ) -> Fleet:
     """The fleet with the addresses of those of its devices that lack one and answer on this LAN.
 

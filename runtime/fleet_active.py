@@ -35,7 +35,7 @@ def profile_actively(
     gap: float,
     verify: int,
     show: Show = lambda device, share, note: None,
-    security: Security = Security(),  # noqa: B008 - immutable
+    security: Security = Security(),
 ) -> ActiveResult:
     """Measure what an optimal plan of these devices could use, and gather the tables, each with its note.
 

@@ -120,7 +120,7 @@ def fleet_agents(
     names: Sequence[str],
     folder: Path,
     modules: Sequence[str] = (),
-    security: Security = Security(),  # noqa: B008 - immutable
+    security: Security = Security(),
 ) -> Iterator[FleetAgents]:
     """The agents of these devices: reached at their address, or started here for emulated ones.
 

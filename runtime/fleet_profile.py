@@ -57,7 +57,7 @@ def profile_fleet(
     fleet: Fleet,
     names: Sequence[str],
     show: Show = lambda device, share, note: None,
-    security: Security = Security(),  # noqa: B008 - immutable
+    security: Security = Security(),
 ) -> list[DeviceResult]:
     """Profile these devices of the fleet, each by its agent, and gather their tables.
 

@@ -153,7 +153,7 @@ def measure_fleet(
     protocol: ProbeProtocol,
     progress: Callable[[Link, str], None],
     keep: Callable[[LinkReport], None],
-    security: Security = Security(),  # noqa: B008 - immutable
+    security: Security = Security(),
 ) -> LinkReport:
     """Measure ``links`` by agents of the fleet's devices; ``keep`` gets the report after every link.
 

@@ -239,7 +239,7 @@ def opened(
     *,
     window: int = 1,
     transport: TransportName = "zenoh",
-    security: Security = Security(),  # noqa: B008 - immutable
+    security: Security = Security(),
     log: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Pipeline]:
     """A pipeline over the agents of its devices, reached or started; ``folder`` takes their files."""

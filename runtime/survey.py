@@ -34,7 +34,7 @@ class Found:
 def survey(
     fleet: Fleet | None,
     discover_s: float = 0.0,
-    security: Security = Security(),  # noqa: B008 - immutable
+    security: Security = Security(),
 ) -> list[Found]:
     """Ask the agents of the fleet's devices, but for those emulated here, and those that the LAN tells of.
 

@@ -65,7 +65,7 @@ class Tried:
                 self.bundles[part.device] += 1
                 self.layers[part.device] += part.stop - part.start
                 self.visits[part.device] += at != part.device
-                self.clocks[part.device].add(part.variant.frequency_hz)  # type: ignore[union-attr]
+                self.clocks[part.device].add(part.variant.frequency_hz)
             at = part.device
         self.routed = {name for hop in self.hops for name in hop.route}
         self.links = {"->".join(pair) for hop in self.hops for pair in itertools.pairwise(hop.route)}

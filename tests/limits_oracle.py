@@ -95,7 +95,7 @@ def limits_near(
         plans = [plan for plan in plans if keeps(plan, instance, limits)] or plans
         if plans:
             found = _near(kind, numbers, plans, min(plans, key=rank), instance)
-            limits = dataclasses.replace(limits, **found)  # type: ignore[arg-type]
+            limits = dataclasses.replace(limits, **found)
     return limits
 
 

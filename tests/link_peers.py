@@ -30,7 +30,7 @@ def serve(connect: str, listen: str) -> None:
     with ZenohTransport(None if connect == "-" else connect, listen) as transport:
 
         def say(line: dict[str, Any]) -> None:
-            print(json.dumps(line), flush=True)  # noqa: T201
+            print(json.dumps(line), flush=True)
 
         say({"endpoint": transport.endpoint})
         handlers = offered(transport)

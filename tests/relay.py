@@ -57,5 +57,5 @@ def relay(one: int, other: int, delay_s: float, jitter_s: float, loss: float) ->
 
 if __name__ == "__main__":
     ends = [tap(name) for name in sys.argv[1:3]]
-    print("ready", flush=True)  # noqa: T201
+    print("ready", flush=True)
     relay(*ends, *map(float, sys.argv[3:]))

@@ -60,7 +60,7 @@ _SAYING = threading.Lock()
 
 def say(**line: object) -> None:
     with _SAYING:  # events and answers come from threads of their own
-        print(json.dumps(line), flush=True)  # noqa: T201
+        print(json.dumps(line), flush=True)
 
 
 class Streamer:

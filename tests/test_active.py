@@ -31,7 +31,7 @@ WEIGHTS: dict[Objective, tuple[float, float]] = {"latency": (1.0, 0.0), "energy"
 
 
 def run(truth: Truth, **options: object) -> ActiveResult:
-    return active_profile(truth.chain, truth.fleet, truth.ways, truth.measure, **options)  # type: ignore[arg-type]
+    return active_profile(truth.chain, truth.fleet, truth.ways, truth.measure, **options)
 
 
 def best(truth: Truth, objective: Objective = "latency", limits: Limits | None = None) -> float:

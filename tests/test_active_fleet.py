@@ -29,7 +29,7 @@ def test_devices_measure_what_the_plan_needs(store: Path, tmp_path: Path) -> Non
         fleet = linked(emulated("edge", nano=address))
         asked = template(store, tmp_path / "profiles", codecs=("raw", "zstd"))
         kept = {"objective": "latency", "limits": Limits(), "gap": 0.0, "verify": 2}
-        result = profile_actively(asked, fleet, ["edge", "nano"], **kept)  # type: ignore[arg-type]
+        result = profile_actively(asked, fleet, ["edge", "nano"], **kept)
         files = sorted((tmp_path / "profiles").glob("*.csv"))
         table = ProfileTable.load([file for file in files if "codecs" not in file.name])
         assert {row.key for row in table.rows} == {row.key for row in result.rows}

@@ -32,7 +32,7 @@ def write_tables(truth: Truth, folder: Path) -> tuple[dict[str, DeviceMeasure], 
         )
         tables[name].write_text(header())
 
-        def measure(wanted, name=name):  # type: ignore[no-untyped-def]
+        def measure(wanted, name=name):
             for variant, bundle in wanted:
                 row = truth.rows[Way(name, variant), bundle]
                 with tables[name].open("a") as stream:
@@ -112,7 +112,7 @@ def test_arguments_that_make_no_sense_are_refused(options: dict[str, object], me
     truth = synthetic(4, 2, 1, 1)
     given = {"ways": truth.ways, **options}
     with pytest.raises(InputError, match=message):
-        active_profile(truth.chain, truth.fleet, measure=truth.measure, **given)  # type: ignore[arg-type]
+        active_profile(truth.chain, truth.fleet, measure=truth.measure, **given)
     assert truth.asked == []
 
 

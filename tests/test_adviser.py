@@ -167,7 +167,7 @@ class Stream:
         codecs = {(row.device, row.boundary, row.codec): row for row in table.codecs}
 
         def row(kind: str, index: int, seconds: float) -> RunRow:
-            return RunRow(self.requests, kind, index, 0.0, seconds, queue_s=99.0)  # type: ignore[arg-type]
+            return RunRow(self.requests, kind, index, 0.0, seconds, queue_s=99.0)
 
         for index, stage in enumerate(self.plan.stages):
             time_s = rows[stage.device, stage.bundle, stage.variant].latency_s

@@ -153,7 +153,7 @@ def test_an_order_that_fails_says_why_and_the_agent_goes_on(
 ) -> None:
     place.agent(
         fails=fails,
-        text=lambda body, progress: "no body",  # type: ignore[arg-type,return-value]
+        text=lambda body, progress: "no body",
         object=lambda body, progress: {"object": object()},
         large=lambda body, progress: {"large": "x" * (17 << 20)},
     )
@@ -523,7 +523,7 @@ def test_an_agent_killed_loses_no_other_device_and_resumes(store: Path, tmp_path
     def show(name: str, share: float, note: str) -> None:
         if name == "server" and share > 0.3 and not killed.is_set():
             killed.set()
-            os.kill(started["server"].process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+            os.kill(started["server"].process.pid, signal.SIGKILL)
 
     @contextmanager
     def watched(*args: Any) -> Iterator[dict[str, AgentClient]]:

@@ -74,7 +74,7 @@ class Frames:
                     self.sent_bytes += frame.nbytes
                     send(self.change(frame))
 
-                sender.send = seen  # type: ignore[method-assign]
+                sender.send = seen
             return sender
 
         patch.setattr(InProcessTransport, "_sender", wrapped)
@@ -294,7 +294,7 @@ def test_pieces_that_do_not_come_end_the_order(
     ("text", "nbytes"), [("1B", 1), ("500MB", 500_000_000), ("7.5 GB", 7_500_000_000), ("8GiB", 8 << 30)]
 )
 def test_a_size_is_read_in_its_unit(text: str, nbytes: int) -> None:
-    assert parse_size(None, None, text) == nbytes  # type: ignore[arg-type]
+    assert parse_size(None, None, text) == nbytes
 
 
 def test_a_bundle_that_was_not_sent_is_not_loaded(place: Place, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ TORCH, ORT, ORT_INT8 = Variant("torch"), Variant("onnxruntime"), Variant("onnxru
 
 
 def run(*variants: Variant, batches: tuple[int, ...] = (1,), **more: object) -> Bench:
-    request = BenchRequest(SOURCE, variants, batches, placement(threads=1), SHORT, **more)  # type: ignore[arg-type]
+    request = BenchRequest(SOURCE, variants, batches, placement(threads=1), SHORT, **more)
     return bench(request, [])
 
 
@@ -49,7 +49,7 @@ def test_every_variant_and_batch_stands_beside_pytorch() -> None:
     assert plain.max_error < 1e-4
     assert quantised.sqnr_db is not None
     assert 10 < quantised.sqnr_db < 60
-    assert quantised.artifact_bytes < plain.artifact_bytes  # type: ignore[operator]
+    assert quantised.artifact_bytes < plain.artifact_bytes
 
 
 def test_accuracy_where_classes_are_known(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_accuracy_where_classes_are_known(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("a,0\nb,1\n")
     (found,) = run(TORCH, inputs=folder, labels=labels).rows
-    predicted = classes([np.eye(5)[[int(found.predicted.split()[1])]]])  # type: ignore[union-attr]
+    predicted = classes([np.eye(5)[[int(found.predicted.split()[1])]]])
     assert predicted is not None
     assert found.top1_agreement == 1
     assert found.accuracy in (0, 1 / 3, 2 / 3, 1)
@@ -77,7 +77,7 @@ def test_what_this_machine_lacks_is_left_out_by_name() -> None:
 
 def test_top1_by_hand() -> None:
     scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
-    assert classes([scores]).tolist() == [1, 0, 1]  # type: ignore[union-attr]
+    assert classes([scores]).tolist() == [1, 0, 1]
     assert classes([scores[:, :1]]) is None
     assert classes([scores[np.newaxis]]) is None
     assert agreement(np.array([1, 0, 1]), np.array([1, 1, 1])) == 2 / 3

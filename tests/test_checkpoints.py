@@ -22,8 +22,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small vision transformer with trained-looking weights, as the library saves it."""
     folder = tmp_path_factory.mktemp("hf") / "vit"
     module = load_model(replace(VIT, seed=9)).module
-    module.config.id2label = {0: "cat", 1: "dog"}  # type: ignore[union-attr]
-    module.save_pretrained(folder)  # type: ignore[operator]
+    module.config.id2label = {0: "cat", 1: "dog"}
+    module.save_pretrained(folder)
     settings = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return folder

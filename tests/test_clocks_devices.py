@@ -30,7 +30,7 @@ class Nvml(types.ModuleType):
     class NVMLError(Exception):
         pass
 
-    class NVMLError_NoPermission(NVMLError):  # noqa: N801, N818 - the library's name
+    class NVMLError_NoPermission(NVMLError):
         pass
 
     def __init__(self) -> None:
@@ -38,32 +38,32 @@ class Nvml(types.ModuleType):
         self.locked: tuple[int, int] | None = None
         self.permitted, self.there = True, True
 
-    def nvmlDeviceGetHandleByPciBusId(self, bus: bytes) -> str:  # noqa: N802
+    def nvmlDeviceGetHandleByPciBusId(self, bus: bytes) -> str:
         return "handle"
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
         if uuid != UUID or not self.there:
             raise self.NVMLError("Not Found")
         return "handle"
 
-    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
+    def nvmlDeviceGetUUID(self, handle: str) -> str:
         return UUID
 
-    def nvmlDeviceGetSupportedMemoryClocks(self, handle: str) -> list[int]:  # noqa: N802
+    def nvmlDeviceGetSupportedMemoryClocks(self, handle: str) -> list[int]:
         return [405, 7000]
 
-    def nvmlDeviceGetSupportedGraphicsClocks(self, handle: str, memory: int) -> list[int]:  # noqa: N802
+    def nvmlDeviceGetSupportedGraphicsClocks(self, handle: str, memory: int) -> list[int]:
         return [1980, 1200, 300] if memory == 7000 else [300]
 
-    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
         return self.locked[0] if self.locked else 345
 
-    def nvmlDeviceSetGpuLockedClocks(self, handle: str, low: int, high: int) -> None:  # noqa: N802
+    def nvmlDeviceSetGpuLockedClocks(self, handle: str, low: int, high: int) -> None:
         if not self.permitted:
             raise self.NVMLError_NoPermission("Insufficient Permissions")
         self.locked = (low, high)
 
-    def nvmlDeviceResetGpuLockedClocks(self, handle: str) -> None:  # noqa: N802
+    def nvmlDeviceResetGpuLockedClocks(self, handle: str) -> None:
         self.locked = None
 
 

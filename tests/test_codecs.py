@@ -128,7 +128,7 @@ SPEC = TensorSpec((1, 1000))
 
 
 def squeezed(data: bytes, **header: bool) -> np.ndarray:
-    return np.frombuffer(zstandard.ZstdCompressor(level=1, **header).compress(data), np.uint8)  # type: ignore[arg-type]
+    return np.frombuffer(zstandard.ZstdCompressor(level=1, **header).compress(data), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -417,7 +417,7 @@ def test_a_killed_measurement_resumes(
         options = {"device": "edge", "place": Placement(1, (0,)), "batches": [2], "runs": 1}
         return measure_codecs(
             store, chain, table=table, codecs=["int8", "zstd"], progress=told.append, **options
-        )  # type: ignore[arg-type]
+        )
 
     rows = measure(tmp_path / "edge.csv")
     keys = [("edge", k, codec, 2) for k in range(len(chain) + 1) for codec in ("int8", "zstd")]
@@ -437,7 +437,7 @@ def test_codecs_beside_a_table_of_another_device_are_refused(tmp_path: Path) -> 
     append_codec_row(tmp_path / "edge.codecs.csv", ROW)
     with pytest.raises(MismatchError, match="rows of device 'edge', not 'phone'"):
         measure_codecs(
-            None,  # type: ignore[arg-type]
+            None,
             CHAIN,
             device="phone",
             place=Placement(1, (0,)),

@@ -59,7 +59,7 @@ def test_a_table_is_given_as_rows_or_as_columns() -> None:
     assert other.rows is other.rows
     assert dataclasses.replace(other, left_out={}).rows == plain.rows
     with pytest.raises(TypeError, match="rows"):
-        ProfileTable(CHAIN)  # type: ignore[call-arg]
+        ProfileTable(CHAIN)
 
 
 # Reading -----------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def test_tables_of_other_models_and_batches_do_not_mix(tmp_path: Path) -> None:
 
 @given(instances(), st.lists(st.integers(0, 99)), st.randoms())
 @settings(max_examples=24)
-def test_every_bundle_is_priced_as_its_row_says(instance: Instance, other: list[int], numbers) -> None:  # type: ignore[no-untyped-def]
+def test_every_bundle_is_priced_as_its_row_says(instance: Instance, other: list[int], numbers) -> None:
     """From rows and from columns, in any order, with rows of another batch and memory known of some."""
     chain, table = instance.chain, list(instance.table.rows)
     table = [
@@ -405,7 +405,7 @@ def test_a_bundle_is_compared_only_with_layers_of_its_own_way() -> None:
 
 def without(table: ProfileTable, *missing: tuple[str, int, int]) -> ProfileTable:
     kept = [row for row in table.rows if (row.device, row.bundle.start, row.bundle.stop) not in missing]
-    return ProfileTable(table.chain, kept)  # type: ignore[arg-type]
+    return ProfileTable(table.chain, kept)
 
 
 def test_a_partial_plan_by_hand() -> None:
@@ -446,7 +446,7 @@ def test_without_any_way_through_the_missing_bundles_are_named() -> None:
 
 @given(instances(), st.sampled_from(["latency", "energy"]), st.floats(0.1, 0.7), st.randoms())
 @settings(max_examples=24)
-def test_the_gain_is_never_less_than_what_measuring_brings(instance, objective, share, numbers) -> None:  # type: ignore[no-untyped-def]
+def test_the_gain_is_never_less_than_what_measuring_brings(instance, objective, share, numbers) -> None:
     """On tables that keep the assumption: times by length and per way, powers by device."""
     speed: dict[tuple[str, Variant], float] = {}
     whole = [

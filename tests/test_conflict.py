@@ -177,7 +177,7 @@ def test_no_plan_at_all_is_not_blamed_on_limits() -> None:
 def test_an_explanation_without_time_names_no_values() -> None:
     chain, fleet, table = hard_table(8)
     model = CostModel.of(chain, fleet, table.rows, 1)
-    plans = [solve(chain, fleet, table, objective=name) for name in ("latency", "energy")]  # type: ignore[arg-type]
+    plans = [solve(chain, fleet, table, objective=name) for name in ("latency", "energy")]
     fast, frugal = (plan.cost for plan in plans)
     limits = Limits(
         fast.latency_s + 0.2 * (frugal.latency_s - fast.latency_s),
@@ -189,7 +189,7 @@ def test_an_explanation_without_time_names_no_values() -> None:
     assert hurried.message.startswith("no plan keeps both limits; there was no time to prove")
     assert hurried.remedy == "loosen one of them"
     assert explained.message.startswith("no plan keeps both limits: within ")
-    within = dataclasses.replace(limits, max_energy_j=limits.max_energy_j * 2)  # type: ignore[operator]
+    within = dataclasses.replace(limits, max_energy_j=limits.max_energy_j * 2)
     with pytest.raises(SolverError, match="found no plan within the limits, yet there is one"):
         explain_conflict(model, dataclasses.replace(within, max_latency_s=1.0))
 

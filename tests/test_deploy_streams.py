@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -294,7 +295,8 @@ def test_the_example_of_the_documents(
     (example,) = [block for block in blocks if "runtime.deploy" in block]
     monkeypatch.syspath_prepend(ROOT / "tests")
     made(cut).save(workdir / "plan.json")
-    exec(compile(example, "streams.md", "exec"), {})
+    (workdir / "example.py").write_text(example)
+    runpy.run_path("example.py")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [str(number) for number in range(8)]
 

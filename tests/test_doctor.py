@@ -208,7 +208,7 @@ def test_an_unknown_backend_is_refused() -> None:
 def test_a_broken_library_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert capability.installed("json")
     assert not capability.installed("no_such_library")
-    assert not capability.installed("json.no_such.library")
+    assert not capability.installed("json.no_such.module")
     monkeypatch.setitem(sys.modules, "half_loaded", SimpleNamespace(__spec__=None))
     assert not capability.installed("half_loaded")
 

@@ -621,29 +621,29 @@ class FakeNvml(SimpleNamespace):
             raise NvmlError("Not Supported" if name != "lost" else "GPU is lost")
         self.asked.append(name)
 
-    def nvmlInit(self) -> None:  # noqa: N802
+    def nvmlInit(self) -> None:
         self._ask("init")
         self.depth += 1
 
-    def nvmlShutdown(self) -> None:  # noqa: N802
+    def nvmlShutdown(self) -> None:
         self.depth -= 1
 
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int:
         return 2
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         self._ask(f"index {index}")
         return index
 
-    def nvmlDeviceGetName(self, gpu: int) -> bytes:  # noqa: N802
+    def nvmlDeviceGetName(self, gpu: int) -> bytes:
         return b"NVIDIA Test"
 
-    def nvmlDeviceGetTotalEnergyConsumption(self, gpu: int) -> int:  # noqa: N802
+    def nvmlDeviceGetTotalEnergyConsumption(self, gpu: int) -> int:
         self._ask("energy")
         # 75 W; it moves every 20 ms, by 1500 mJ.
         return 123_000_000 + 1500 * math.floor((self.clock.monotonic() + 1e-6) / 0.02)
 
-    def nvmlDeviceGetPowerUsage(self, gpu: int) -> int:  # noqa: N802
+    def nvmlDeviceGetPowerUsage(self, gpu: int) -> int:
         self._ask("power")
         return 45_600
 

@@ -113,7 +113,7 @@ def test_a_log_with_a_jump_leaves_out_the_runs_across_it() -> None:
     assert merged.rows[0].energy_j == pytest.approx(0.2)
 
 
-def _windows(*spans: tuple[float, float]) -> list:  # type: ignore[type-arg]
+def _windows(*spans: tuple[float, float]) -> list:
     from profiler.energy.merge import RunWindow
 
     return [RunWindow(1.7e9 + start_s, 1.7e9 + stop_s, 10) for start_s, stop_s in spans]

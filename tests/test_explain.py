@@ -66,15 +66,15 @@ def every_path(problem: Problem) -> list[np.ndarray]:
     return [path for path in found if problem.kept(path)]
 
 
-def ask(instance: Instance, limits: Limits = Limits(), objective: str = "latency") -> Question:  # noqa: B008
+def ask(instance: Instance, limits: Limits = Limits(), objective: str = "latency") -> Question:
     model = CostModel.of(
         *(instance.chain, instance.fleet, instance.table.rows, 1, instance.table.left_out),
         codecs=instance.table.codecs,
     )
-    return Question.of(model, instance.fleet, limits, {objective: 1.0}, prefer=lambda graph: None)  # type: ignore[dict-item]
+    return Question.of(model, instance.fleet, limits, {objective: 1.0}, prefer=lambda graph: None)
 
 
-def posed(instance: Instance, limits: Limits = Limits(), objective: str = "latency") -> Question:  # noqa: B008
+def posed(instance: Instance, limits: Limits = Limits(), objective: str = "latency") -> Question:
     """The question, or no example where it has no answer."""
     try:
         return ask(instance, limits, objective)
@@ -182,7 +182,7 @@ def test_multipliers_give_the_greatest_bound(instance: Instance, share: float) -
         assert bound(other) <= best + 1e-4 * abs(best)
 
 
-def small(limits: Limits = Limits(), objective: str = "latency", fleet: Fleet = FLEET) -> Question:  # noqa: B008
+def small(limits: Limits = Limits(), objective: str = "latency", fleet: Fleet = FLEET) -> Question:
     return ask(Instance(CHAIN, fleet, make_table(CHAIN, variants=(TORCH, INT8))), limits, objective)
 
 

@@ -151,7 +151,7 @@ def test_slower_at_the_same_power_ends_at_a_limit() -> None:
             slow = slowed(model, each.what, factor)
             stages = tuple(slow.stage(stage.device, stage.bundle, stage.variant) for stage in plan.stages)
             hops = tuple(slow.hop(hop.boundary, hop.route, hop.codec) for hop in plan.hops)
-            assert (slow.price(stages, hops).energy_j <= limits.max_energy_j) == most  # type: ignore[operator]
+            assert (slow.price(stages, hops).energy_j <= limits.max_energy_j) == most
 
 
 def test_a_pipeline_worked_out_by_hand() -> None:

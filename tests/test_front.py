@@ -61,7 +61,7 @@ def same(found: list[Value], wanted: list[Value]) -> bool:
 
 def found_front(instance: Instance, **options: object) -> Front:
     try:
-        return front(instance.chain, instance.fleet, instance.table, codecs=ALL, **options)  # type: ignore[arg-type]
+        return front(instance.chain, instance.fleet, instance.table, codecs=ALL, **options)
     except PlanningError as error:
         if isinstance(error, InfeasibleError):
             raise

@@ -46,7 +46,7 @@ def test_a_wrong_optimum_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
         return dataclasses.replace(found, used=np.arange(problem.graph.arcs))
 
     chain, fleet, table = hard_table(12)
-    fast, frugal = (solve(chain, fleet, table, objective=name) for name in ("latency", "energy"))  # type: ignore[arg-type]
+    fast, frugal = (solve(chain, fleet, table, objective=name) for name in ("latency", "energy"))
     middle = (fast.cost.energy_j + frugal.cost.energy_j) / 2
     monkeypatch.setattr(planner.search, "lightest", worst)
     monkeypatch.setattr(planner.search.Dual, "within", lambda dual, most: np.isfinite(dual.weight))
@@ -164,10 +164,7 @@ def test_what_time_did_not_suffice_to_prove_is_not_called_optimal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain, fleet, table = hard_table(8)
-    fast, frugal = (
-        solve(chain, fleet, table, objective=name)
-        for name in ("latency", "energy")  # type: ignore[arg-type]
-    )
+    fast, frugal = (solve(chain, fleet, table, objective=name) for name in ("latency", "energy"))
     limits = Limits(max_energy_j=(fast.cost.energy_j + frugal.cost.energy_j) / 2)
     best = solve(chain, fleet, table, limits=limits)
     real = planner.solvers.PULP_CBC_CMD.pulp_cbc_path
@@ -175,7 +172,7 @@ def test_what_time_did_not_suffice_to_prove_is_not_called_optimal(
         print("Lower bound:                    1.000")"""
     fake_cbc(tmp_path, monkeypatch, pass_on(real, stopped))
     plan = solve(chain, fleet, table, limits=limits)
-    assert plan.cost.energy_j <= limits.max_energy_j * (1 + 1e-8)  # type: ignore[operator]
+    assert plan.cost.energy_j <= limits.max_energy_j * (1 + 1e-8)
     assert plan.proof.bound <= best.proof.objective_value <= plan.proof.objective_value * (1 + 1e-9)
     if plan.proof.outcome is Outcome.OPTIMAL:  # then something other than CBC proved it
         assert plan.proof.objective_value == pytest.approx(best.proof.objective_value, rel=1e-9)

@@ -189,7 +189,7 @@ TABLE = make_table()
 
 
 def two(rate_per_s: float, **more: object) -> list[Demand]:
-    return [Demand("one", TABLE, rate_per_s), Demand("two", TABLE, rate_per_s, **more)]  # type: ignore[arg-type]
+    return [Demand("one", TABLE, rate_per_s), Demand("two", TABLE, rate_per_s, **more)]
 
 
 # One layer, 50 ms at the source, 10 ms on `quick`, 15 ms on `slow`; links take no time worth speaking of.

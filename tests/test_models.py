@@ -146,7 +146,7 @@ def test_config_values(text: str, value: object) -> None:
 )
 def test_inputs_are_read_as_they_are_written(shape: list[int], dtype: str, name: str) -> None:
     spec = InputSpec(tuple(shape), dtype, name)
-    assert parse_inputs(None, None, (str(spec),)) == (spec,)  # type: ignore[arg-type]
+    assert parse_inputs(None, None, (str(spec),)) == (spec,)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class Case:
     objective: Asked
     mutate: Callable[[Patch], None]
     fast: Stages = ()
-    beside: Limits = Limits()  # noqa: RUF009
+    beside: Limits = Limits()
 
     def instance(self) -> Instance:
         found = rich_case(3)
@@ -71,7 +71,7 @@ def arcs(**without: object) -> Callable[[Patch], None]:
     honest = planner.problem.usable
 
     def all_of_them(model: object, limits: Limits) -> object:
-        return honest(model, dataclasses.replace(limits, **without))  # type: ignore[arg-type]
+        return honest(model, dataclasses.replace(limits, **without))
 
     return lambda patch: patch.setattr(planner.problem, "usable", all_of_them)
 
@@ -93,7 +93,7 @@ def worker(patch: Patch) -> None:
     honest = planner.problem.memory_ceiling
 
     def of_stages(fleet: object, limits: Limits, device: str) -> float:
-        return honest(fleet, limits, device) + fleet.device(device).worker_memory_bytes  # type: ignore[arg-type,attr-defined,no-any-return]
+        return honest(fleet, limits, device) + fleet.device(device).worker_memory_bytes
 
     patch.setattr(planner.problem, "memory_ceiling", of_stages)
 
@@ -103,7 +103,7 @@ def joins(allowed: bool) -> Callable[[Patch], None]:
     honest = Graph.of
 
     def of(model: object, usable: object = None, *, joins: bool = False, **options: object) -> Graph:
-        return honest(model, usable, joins=allowed, **options)  # type: ignore[arg-type]
+        return honest(model, usable, joins=allowed, **options)
 
     return lambda patch: patch.setattr(Graph, "of", staticmethod(of))
 

@@ -31,7 +31,7 @@ BOTH = make_table(variants=(TORCH, INT8))
 MODEL = CostModel.of(CHAIN, FLEET, BOTH.rows, 1)
 
 
-def priced(text: str, limits: Limits = Limits(), model: CostModel = MODEL):  # type: ignore[no-untyped-def] # noqa: B008
+def priced(text: str, limits: Limits = Limits(), model: CostModel = MODEL):
     return priced_override(model, limits, {"latency": 1.0}, parse_pieces(text))
 
 

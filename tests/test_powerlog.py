@@ -257,7 +257,7 @@ def test_a_meter_that_restarts_begins_a_new_piece() -> None:
 def test_milliseconds_that_wrap_are_no_jump() -> None:
     device_ms = (np.arange(0, 20_000, 10) + 2**32 - 10_000) % 2**32
     (piece,) = align(log_of(device_ms, 1.7e9 + np.arange(0, 20, 0.01))).pieces
-    assert piece.window(1.7e9 + 5, 1.7e9 + 15, 5).energy_j == pytest.approx(20.0)  # type: ignore[union-attr]
+    assert piece.window(1.7e9 + 5, 1.7e9 + 15, 5).energy_j == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize(

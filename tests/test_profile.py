@@ -73,7 +73,7 @@ def request(folder: Path, **changes: object) -> ProfileRequest:
         "placement": placement(threads=1),
         "protocol": QUICK,
     }
-    return ProfileRequest(**{**given, **changes})  # type: ignore[arg-type]
+    return ProfileRequest(**{**given, **changes})
 
 
 def test_every_bundle_is_measured_in_every_variant_and_batch(tmp_path: Path) -> None:
@@ -412,7 +412,7 @@ class Counting(Runner):
         super().__init__((TensorSpec((1,)),), (TensorSpec((1,)),), Artifact(0, 0))
         self.seen: list[float] = []
 
-    def _run(self, arrays):  # type: ignore[no-untyped-def]
+    def _run(self, arrays):
         self.seen.append(float(arrays[0][0]))
         return (arrays[0],)
 

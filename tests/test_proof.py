@@ -47,7 +47,7 @@ ROUNDING = 3e-9
 def solved(instance: Instance, objective: Asked, limits: Limits = NO_LIMITS, **options: object) -> Plan:
     return solve(
         instance.chain, instance.fleet, instance.table,
-        **{"objective": objective, "limits": limits, "codecs": CODECS, **options},  # type: ignore[arg-type]
+        **{"objective": objective, "limits": limits, "codecs": CODECS, **options},
     )  # fmt: skip
 
 

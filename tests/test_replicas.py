@@ -133,7 +133,7 @@ def test_against_every_pipeline(data: st.DataObject, layers: int, kind: str, see
 def fleet_of(times: dict[str, float], bandwidth: float = 1e9, **device: int) -> Fleet:
     names = ["src", *times]
     links = tuple(Link(*pair, bandwidth) for pair in itertools.permutations(names, 2))
-    return Fleet("src", "src", (Device("src"), *(Device(name, **device) for name in times)), links)  # type: ignore[arg-type]
+    return Fleet("src", "src", (Device("src"), *(Device(name, **device) for name in times)), links)
 
 
 def table_of(times: dict[str, float], layers: int = 1) -> ProfileTable:

@@ -206,7 +206,7 @@ def test_workstations_that_come_and_go_always_see_who_is_there(sessions: ExitSta
     for _ in range(5):
         seen: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
         with ZenohTransport([router.endpoint]) as workstation:
-            workstation.watch(lambda name, alive, seen=seen: seen.put((name, alive)))  # type: ignore[misc]
+            workstation.watch(lambda name, alive, seen=seen: seen.put((name, alive)))
             found = {seen.get(timeout=PATIENCE_S) for _ in agents}
         assert found == {("agent/0/1", True), ("agent/1/1", True)}
 

@@ -48,7 +48,7 @@ def alone() -> Plan:
 
 
 def open_(kind: str, rate: float) -> Arrivals:
-    return Arrivals(kind, rate_per_s=rate)  # type: ignore[arg-type]
+    return Arrivals(kind, rate_per_s=rate)
 
 
 @given(instances(), st.integers(1, 5))
@@ -207,7 +207,7 @@ def test_slowdowns_and_outages(split: Plan) -> None:
     base = split.cost.latency_s
 
     def latency_s(**changes: object) -> float:
-        scenario = Scenario(requests=1, **changes)  # type: ignore[arg-type]
+        scenario = Scenario(requests=1, **changes)
         return simulate([split], [CLOSED], scenario)[1][0][0].latency_s
 
     assert latency_s(slowdowns=(Slowdown("edge", 3.0),)) == pytest.approx(base + 0.020)
@@ -354,7 +354,7 @@ def test_what_never_ends_is_an_error(split: Plan) -> None:
 )
 def test_unknown_names(split: Plan, change: dict[str, object], says: str) -> None:
     with pytest.raises(UnknownNameError, match=says):
-        simulate([split], [CLOSED], Scenario(**change))  # type: ignore[arg-type]
+        simulate([split], [CLOSED], Scenario(**change))
 
 
 @pytest.mark.parametrize(
@@ -414,4 +414,4 @@ def test_bad_arrivals(text: str) -> None:
 )  # fmt: skip
 def test_bad_scenarios(given_: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Scenario(**given_)  # type: ignore[arg-type]
+        Scenario(**given_)

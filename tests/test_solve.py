@@ -53,8 +53,8 @@ def limits_near(draw: st.DrawFn, plans: list[Enumerated]) -> Limits:
         if share is None:
             return None
         other = draw(st.sampled_from([0, 1]))
-        least, enough = (min(plans, key=lambda plan: plan[by])[place] for by in (place, other))  # type: ignore[arg-type,type-var]
-        return max(least * 0.9 if share == -0.1 else least + (enough - least) * share, 1e-9)  # type: ignore[operator,type-var]
+        least, enough = (min(plans, key=lambda plan: plan[by])[place] for by in (place, other))
+        return max(least * 0.9 if share == -0.1 else least + (enough - least) * share, 1e-9)
 
     latency, energy, noise = map(limit, range(3))
     return Limits(latency, energy, None if noise is None or noise >= 1 else -10 * math.log10(noise))
@@ -103,9 +103,7 @@ def test_optimum_equals_enumeration(instance: Instance, objective: Objective, da
 def keeping(plans: list[Enumerated], most: dict[Criterion, float]) -> list[Enumerated]:
     """The plans within these ceilings; a criterion that is not named has none."""
     return [
-        plan
-        for plan in plans
-        if all(plan[CRITERIA.index(name)] <= ceiling for name, ceiling in most.items())  # type: ignore[operator]
+        plan for plan in plans if all(plan[CRITERIA.index(name)] <= ceiling for name, ceiling in most.items())
     ]
 
 
@@ -113,7 +111,7 @@ def check_nearest(error: InfeasibleError, plans: list[Enumerated], most: dict[Cr
     """The values in the message are the best attainable ones, rounded to four digits to the safe side."""
     called = {"max_latency": "latency", "max_energy": "energy", "min_sqnr": "noise"}
     least = {name: min(plan[place] for plan in plans) for place, name in enumerate(CRITERIA)}
-    too_tight = [name for name in CRITERIA if least[name] > most[name]]  # type: ignore[operator]
+    too_tight = [name for name in CRITERIA if least[name] > most[name]]
     clauses = re.findall(
         r"(?:no plan|within) .*?(?=; no plan|; within|$)", error.message.split("limits: ")[-1]
     )
@@ -121,16 +119,16 @@ def check_nearest(error: InfeasibleError, plans: list[Enumerated], most: dict[Cr
     assert clauses
     for clause in clauses:
         limits = [called[name] for name in re.findall(r"\((\w+)\)", clause)]
-        shown, unit = re.search(r" is (\S+) (ms|mJ|dB)", clause).groups()  # type: ignore[union-attr]
-        name: Criterion = {"ms": "latency", "mJ": "energy", "dB": "noise"}[unit]  # type: ignore[assignment]
-        ceilings = {} if limits == [name] else {other: most[other] for other in limits}  # type: ignore[index]
-        wanted = min(plan[CRITERIA.index(name)] for plan in keeping(plans, ceilings))  # type: ignore[arg-type]
-        assert wanted > most[name]  # type: ignore[operator]
+        shown, unit = re.search(r" is (\S+) (ms|mJ|dB)", clause).groups()
+        name: Criterion = {"ms": "latency", "mJ": "energy", "dB": "noise"}[unit]
+        ceilings = {} if limits == [name] else {other: most[other] for other in limits}
+        wanted = min(plan[CRITERIA.index(name)] for plan in keeping(plans, ceilings))
+        assert wanted > most[name]
         if name == "noise":
-            assert -10 * math.log10(wanted) == pytest.approx(float(shown), rel=1e-3)  # type: ignore[arg-type]
-            assert 10 ** (-float(shown) / 10) >= wanted * (1 - 1e-9)  # type: ignore[operator]
+            assert -10 * math.log10(wanted) == pytest.approx(float(shown), rel=1e-3)
+            assert 10 ** (-float(shown) / 10) >= wanted * (1 - 1e-9)
         else:
-            assert wanted * (1 - 1e-9) <= float(shown) / 1e3 <= wanted * 1.0011  # type: ignore[operator]
+            assert wanted * (1 - 1e-9) <= float(shown) / 1e3 <= wanted * 1.0011
 
 
 @given(instances(), st.sampled_from(NAMES))
@@ -271,7 +269,7 @@ def test_unknown_energy_matters_only_where_energy_does() -> None:
     assert solve(CHAIN, fleet, make_table(), objective="latency").cost.latency_s == pytest.approx(0.0181)
     for objective, limits in (("energy", Limits()), ("latency", Limits(max_energy_j=1.0))):
         with pytest.raises(PlanningError) as caught:
-            solve(CHAIN, fleet, make_table(), objective=objective, limits=limits)  # type: ignore[arg-type]
+            solve(CHAIN, fleet, make_table(), objective=objective, limits=limits)
         assert "the energy of edge is unknown" in caught.value.message
         assert "active_power_w in [device.edge]" in caught.value.remedy
 

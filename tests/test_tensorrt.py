@@ -149,7 +149,7 @@ def test_second_time_it_is_found(tmp_path: Path, cache: EngineCache, builds: lis
         {"content": "0" * 64},
         {"precision": "fp16"},
         {"batch": 2},
-        {"library": "tensorrt-rtx 9"},
+        {"trt_library": "tensorrt-rtx 9"},
         {"device": "x"},
     ],
     ids=lambda change: next(iter(change)),
@@ -362,7 +362,7 @@ def test_without_a_gpu_it_refuses_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: type[TensorRtBackend]
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", TENSORRT_RTX.load())
-    name = backend.library.name
+    name = backend.trt_library.name
     with pytest.raises(BundleError, match=f"backend {name} needs an NVIDIA GPU") as found:
         backend.load(conv_relu(tmp_path / "net.onnx"), 1)
     assert found.value.remedy
@@ -372,7 +372,7 @@ def test_without_a_gpu_it_refuses_by_name(
 def test_a_missing_library_is_named_with_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: type[TensorRtBackend]
 ) -> None:
-    library = backend.library
+    library = backend.trt_library
     monkeypatch.setitem(sys.modules, library.package, None)
     with pytest.raises(MissingDependencyError, match=f"needs {library.package}") as found:
         backend.load(tmp_path / "net.onnx", 1)

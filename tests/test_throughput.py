@@ -384,7 +384,7 @@ def test_a_period_that_cannot_be_had_names_the_least() -> None:
 
 def test_the_period_is_not_weighed_against_others() -> None:
     with pytest.raises(InputError, match="cannot be weighed"):
-        solve(CHAIN, FLEET, make_table(), objective={"period": 1.0, "latency": 1.0})  # type: ignore[dict-item]
+        solve(CHAIN, FLEET, make_table(), objective={"period": 1.0, "latency": 1.0})
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])

@@ -66,7 +66,7 @@ def session(
     stack: ExitStack, credentials: Credentials | None, *connect: ZenohTransport, **options: object
 ) -> ZenohTransport:
     to = [each.endpoint for each in connect]
-    return stack.enter_context(ZenohTransport(to, credentials=credentials, lease_s=3, **options))  # type: ignore[arg-type]
+    return stack.enter_context(ZenohTransport(to, credentials=credentials, lease_s=3, **options))
 
 
 def passes(sender: ZenohTransport, receiver: ZenohTransport, channel: str) -> bool:

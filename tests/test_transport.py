@@ -259,7 +259,7 @@ def deliver(*chunks: tuple[bytes, bytes | None]) -> Mailbox:
     mailbox = Mailbox("a", 10, lambda: None)
     assembler = _Assembler(mailbox)
     for payload, attachment in chunks:
-        assembler.take(Sample(payload, attachment))  # type: ignore[arg-type]
+        assembler.take(Sample(payload, attachment))
     return mailbox
 
 

@@ -102,12 +102,12 @@ def _memory_bytes(trt: Any, engine: Any, nbytes: int) -> int:
 class TensorRtBackend(Backend):
     """Engines for one GPU, built on it."""
 
-    library = TENSORRT
+    trt_library = TENSORRT
 
     def __init__(self, cut: CutModel, setting: Setting) -> None:
         super().__init__(cut, setting)
-        self.library.load()
-        self.library.target()
+        self.trt_library.load()
+        self.trt_library.target()
         # Only exporting needs torch; a device that loads a finished bundle does without.
         from profiler.onnx_model import OnnxModel
 
@@ -117,7 +117,7 @@ class TensorRtBackend(Backend):
     def engine(self, bundle: Bundle) -> Engine:
         """The bundle's engine, kept or new. Raises ``BundleError`` where the library cannot build it."""
         return find_or_build(
-            self.library,
+            self.trt_library,
             self._cache,
             Source(
                 f"bundle {bundle} in {self.setting.precision}",
@@ -129,9 +129,11 @@ class TensorRtBackend(Backend):
         )
 
     def runner(self, bundle: Bundle) -> TensorRtRunner:
-        cuda.require_gpu(f"backend {self.library.name}")
+        cuda.require_gpu(f"backend {self.trt_library.name}")
         engine, build_s = _timed(lambda: self.engine(bundle))
-        return TensorRtRunner(self.library, self._cache, engine, build_s, self._model.weight_bytes(bundle))
+        return TensorRtRunner(
+            self.trt_library, self._cache, engine, build_s, self._model.weight_bytes(bundle)
+        )
 
     def save(self, bundle: Bundle, file: Path) -> None:
         """Write the bundle as ONNX: an engine serves one device, which builds it when it loads the file."""
@@ -140,16 +142,16 @@ class TensorRtBackend(Backend):
     @classmethod
     def load(cls, file: Path, threads: int) -> TensorRtRunner:
         """The engine of an ONNX file, built here unless it is in the cache; ``threads`` are the host's."""
-        cls.library.load()
-        cuda.require_gpu(f"backend {cls.library.name}")
+        cls.trt_library.load()
+        cuda.require_gpu(f"backend {cls.trt_library.name}")
         try:
             content, file_bytes = file_digest(file), file.stat().st_size
         except OSError as error:
             raise BundleError(f"{file} cannot be read: {error}", "deploy again; it is written anew") from None
         cache = EngineCache()
         source = Source(file.name, content, lambda: file, foreign=True)
-        engine, build_s = _timed(lambda: find_or_build(cls.library, cache, source))
-        return TensorRtRunner(cls.library, cache, engine, build_s, weight_bytes=file_bytes)
+        engine, build_s = _timed(lambda: find_or_build(cls.trt_library, cache, source))
+        return TensorRtRunner(cls.trt_library, cache, engine, build_s, weight_bytes=file_bytes)
 
     def close(self) -> None:
         self._model.close()
@@ -158,7 +160,7 @@ class TensorRtBackend(Backend):
 class TensorRtRtxBackend(TensorRtBackend):
     """Engines for any recent RTX GPU, built anywhere and finished on the GPU that runs them."""
 
-    library = TENSORRT_RTX
+    trt_library = TENSORRT_RTX
 
 
 def _timed(find: Callable[[], Engine]) -> tuple[Engine, float]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.commands.options import FILE
+from runtime.commands.options import FILE, F, gathered
 
 if TYPE_CHECKING:
     from planner.plan import Plan
     from runtime.adviser import Adviser
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -41,26 +38,23 @@ class Advice:
 def adviser_options(command: F) -> F:
     """The command receives one ``advice``."""
 
-    @functools.wraps(command)
     def collect(
         tables: tuple[Path, ...], more: tuple[Path, ...], static: bool, drift: float, **rest: Any
     ) -> Any:
         return command(advice=Advice((*tables, *more), static, drift), **rest)
 
-    for decorate in reversed(
-        [
-            click.option(
-                "--profiles", "tables", type=FILE, multiple=True, metavar="FILE...",
-                help="Tables to plan with when a device fails or slows down.  [default: those PLAN was solved from]",
-            ),
-            click.argument("more", type=FILE, nargs=-1, metavar=""),
-            click.option("--static", is_flag=True, help="Keep to PLAN, whatever happens."),
-            click.option(
-                "--drift", type=click.FloatRange(min=0, min_open=True), default=20, show_default=True,
-                metavar="PERCENT",
-                help="Plan again when a device or link differs by so much from its table.",
-            ),
-        ]
-    ):  # fmt: skip
-        collect = decorate(collect)
-    return collect  # type: ignore[return-value]
+    return gathered(
+        command,
+        collect,
+        click.option(
+            "--profiles", "tables", type=FILE, multiple=True, metavar="FILE...",
+            help="Tables to plan with when a device fails or slows down.  [default: those PLAN was solved from]",
+        ),
+        click.argument("more", type=FILE, nargs=-1, metavar=""),
+        click.option("--static", is_flag=True, help="Keep to PLAN, whatever happens."),
+        click.option(
+            "--drift", type=click.FloatRange(min=0, min_open=True), default=20, show_default=True,
+            metavar="PERCENT",
+            help="Plan again when a device or link differs by so much from its table.",
+        ),
+    )  # fmt: skip

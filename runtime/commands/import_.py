@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +12,6 @@ from runtime.commands.options import FILE, FOLDER, parse_names
 if TYPE_CHECKING:
     from planner.imports.result import Import
 
-F = TypeVar("F", bound=Callable[..., Any])
 _SHOWN = 5
 _files = click.argument("files", type=FILE, nargs=-1, required=True)
 _output = click.option(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from runtime.commands.options import F, gathered
+
 if TYPE_CHECKING:
     from planner.limits import Criterion, Limits, Objective
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Amount(click.ParamType):  # type: ignore[type-arg]
@@ -144,11 +144,7 @@ def some_limit_options(*names: str) -> Callable[[F], F]:
             asked = {name: given.pop(name) for name in names}
             return command(asked=asked, **given)
 
-        collect.__name__, collect.__doc__ = command.__name__, command.__doc__
-        collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-        for name in reversed(names):
-            collect = _BY_NAME[name](collect)
-        return collect  # type: ignore[return-value]
+        return gathered(command, collect, *(_BY_NAME[name] for name in names))
 
     return decorate
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -15,6 +16,19 @@ from planner.chain import InputSpec, ModelSource
 F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def with_options(command: F, *options: Callable[[Any], Any]) -> F:
+    """``command`` with these options before those that it has."""
+    made: Any = command
+    for option in reversed(options):
+        made = option(made)
+    return cast(F, made)
+
+
+def gathered(command: F, collect: Callable[..., Any], *options: Callable[[Any], Any]) -> F:
+    """``collect``, which makes one value of these options and calls ``command``, in the place of it."""
+    return with_options(cast(F, functools.update_wrapper(collect, command)), *options)
 
 
 def parse_inputs(
@@ -101,45 +115,41 @@ def model_options(command: F) -> F:
         source = ModelSource(model, weights, seed, granularity, max_layers, max_tensors, inputs, config)
         return command(source=source, **rest)
 
-    collect.__name__, collect.__doc__ = command.__name__, command.__doc__
-    collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for decorate in reversed(
-        [
-            click.argument("model"),
-            click.option(
-                "--weights", default="none", show_default=True, metavar="none|default|FILE",
-                help="Random (seeded), the model's own, or a .safetensors/.pth state dict.",
-            ),
-            click.option(
-                "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
-                help="Seed of random weights.",
-            ),
-            click.option(
-                "--granularity", type=click.Choice(["layer", "op"]), default="layer", show_default=True,
-                help="Cut before each weighted operation, or at every cut point.",
-            ),
-            click.option(
-                "--max-layers", type=click.IntRange(min=1),
-                help="Join neighbours of little work until so many are left.",
-            ),
-            click.option(
-                "--max-tensors", type=click.IntRange(1, 64), default=1, show_default=True,
-                help="Cut also where so many tensors are live (DenseNet, U-Net, a masked transformer).",
-            ),
-            click.option(
-                "--input-shape", "inputs", multiple=True, callback=parse_inputs, metavar="[NAME=]SHAPE[:DTYPE]",
-                help="One sample of each tensor passed, where the model does not say it: 3x224x224, "
-                "ids=128:int64. May be repeated.",
-            ),
-            click.option(
-                "--config", multiple=True, callback=parse_config, metavar="KEY=VALUE",
-                help="Argument of what builds the model, or field of a transformer's configuration. "
-                "May be repeated.",
-            ),
-        ]
-    ):  # fmt: skip
-        collect = decorate(collect)
-    return collect  # type: ignore[return-value]
+    return gathered(
+        command,
+        collect,
+        click.argument("model"),
+        click.option(
+            "--weights", default="none", show_default=True, metavar="none|default|FILE",
+            help="Random (seeded), the model's own, or a .safetensors/.pth state dict.",
+        ),
+        click.option(
+            "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
+            help="Seed of random weights.",
+        ),
+        click.option(
+            "--granularity", type=click.Choice(["layer", "op"]), default="layer", show_default=True,
+            help="Cut before each weighted operation, or at every cut point.",
+        ),
+        click.option(
+            "--max-layers", type=click.IntRange(min=1),
+            help="Join neighbours of little work until so many are left.",
+        ),
+        click.option(
+            "--max-tensors", type=click.IntRange(1, 64), default=1, show_default=True,
+            help="Cut also where so many tensors are live (DenseNet, U-Net, a masked transformer).",
+        ),
+        click.option(
+            "--input-shape", "inputs", multiple=True, callback=parse_inputs, metavar="[NAME=]SHAPE[:DTYPE]",
+            help="One sample of each tensor passed, where the model does not say it: 3x224x224, "
+            "ids=128:int64. May be repeated.",
+        ),
+        click.option(
+            "--config", multiple=True, callback=parse_config, metavar="KEY=VALUE",
+            help="Argument of what builds the model, or field of a transformer's configuration. "
+            "May be repeated.",
+        ),
+    )  # fmt: skip
 
 
 def discover_option(command: F) -> F:
@@ -163,22 +173,18 @@ def security_options(command: F) -> F:
 
         return command(security=Security.of(keys, insecure), **rest)
 
-    collect.__name__, collect.__doc__ = command.__name__, command.__doc__
-    collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for decorate in reversed(
-        [
-            click.option(
-                "--keys", type=FOLDER,
-                help="This machine's keys, for encrypted (tls/) addresses; `edgecut keys` makes them.",
-            ),
-            click.option(
-                "--insecure", is_flag=True,
-                help="Allow unencrypted (tcp/) addresses beyond this machine, open to everyone on the network.",
-            ),
-        ]
-    ):  # fmt: skip
-        collect = decorate(collect)
-    return collect  # type: ignore[return-value]
+    return gathered(
+        command,
+        collect,
+        click.option(
+            "--keys", type=FOLDER,
+            help="This machine's keys, for encrypted (tls/) addresses; `edgecut keys` makes them.",
+        ),
+        click.option(
+            "--insecure", is_flag=True,
+            help="Allow unencrypted (tcp/) addresses beyond this machine, open to everyone on the network.",
+        ),
+    )  # fmt: skip
 
 
 def protocol_options(command: F) -> F:
@@ -190,24 +196,20 @@ def protocol_options(command: F) -> F:
         protocol = Protocol(precision=precision_target / 100, max_runs=max_runs, visit_s=visit_ms / 1e3)
         return command(protocol=protocol, **rest)
 
-    collect.__name__, collect.__doc__ = command.__name__, command.__doc__
-    collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for decorate in reversed(
-        [
-            click.option(
-                "--precision-target", type=click.FloatRange(0.1, 50), default=2.0, show_default=True,
-                metavar="PERCENT", help="Measure until half the 95 % interval of the mean is within this.",
-            ),
-            click.option(
-                "--max-runs", type=click.IntRange(4, 100_000), default=200, show_default=True,
-                help="Timed runs at most of each bundle; one that needs more is not stable.",
-            ),
-            click.option(
-                "--visit-ms", type=click.FloatRange(0, 60_000), default=100.0, show_default=True,
-                help="Length of a visit to a bundle, if a tenth of --max-runs lasts so long; a power log merged "
-                "later may need longer ones.",
-            ),
-        ]
-    ):  # fmt: skip
-        collect = decorate(collect)
-    return collect  # type: ignore[return-value]
+    return gathered(
+        command,
+        collect,
+        click.option(
+            "--precision-target", type=click.FloatRange(0.1, 50), default=2.0, show_default=True,
+            metavar="PERCENT", help="Measure until half the 95 % interval of the mean is within this.",
+        ),
+        click.option(
+            "--max-runs", type=click.IntRange(4, 100_000), default=200, show_default=True,
+            help="Timed runs at most of each bundle; one that needs more is not stable.",
+        ),
+        click.option(
+            "--visit-ms", type=click.FloatRange(0, 60_000), default=100.0, show_default=True,
+            help="Length of a visit to a bundle, if a tenth of --max-runs lasts so long; a power log merged "
+            "later may need longer ones.",
+        ),
+    )  # fmt: skip

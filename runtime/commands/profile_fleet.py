@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from planner.fleet import Fleet
 from planner.limits import Limits
+from runtime.commands.options import F, gathered
 
 if TYPE_CHECKING:
     from profiler.request import ProfileRequest
     from profiler.timing import Protocol
     from runtime.fleet_profile import DeviceResult
     from runtime.security import Security
-
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -60,32 +58,28 @@ def active_options(command: F) -> F:
             raise click.UsageError(str(error)) from None
         return command(active=ActiveOptions(objective or "latency", limits, gap / 100, verify), **rest)
 
-    collect.__name__, collect.__doc__ = command.__name__, command.__doc__
-    collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for decorate in reversed(
-        [
-            click.option(
-                "--strategy", type=click.Choice(["full", "active"]), default="full", show_default=True,
-                help="Measure all bundles, or only what an optimal plan of --fleet could use.",
-            ),
-            click.option(
-                "--objective", type=click.Choice(["latency", "energy", "front"]),
-                help="Active: what plans will minimise; front is every weighing of both.  [default: latency]",
-            ),
-            click.option("--max-latency-ms", type=float, help="Active: a limit that plans will keep."),
-            click.option("--max-energy-mj", type=float, help="Active: a limit that plans will keep."),
-            click.option(
-                "--gap", type=click.FloatRange(0, 50), default=0.0, metavar="PERCENT",
-                help="Active: how much better a plan of unmeasured bundles may still be.  [default: 0]",
-            ),
-            click.option(
-                "--verify", type=click.IntRange(min=0), default=0,
-                help="Active: measure so many of the skipped bundles to check what the result rests on.",
-            ),
-        ]
-    ):  # fmt: skip
-        collect = decorate(collect)
-    return collect  # type: ignore[return-value]
+    return gathered(
+        command,
+        collect,
+        click.option(
+            "--strategy", type=click.Choice(["full", "active"]), default="full", show_default=True,
+            help="Measure all bundles, or only what an optimal plan of --fleet could use.",
+        ),
+        click.option(
+            "--objective", type=click.Choice(["latency", "energy", "front"]),
+            help="Active: what plans will minimise; front is every weighing of both.  [default: latency]",
+        ),
+        click.option("--max-latency-ms", type=float, help="Active: a limit that plans will keep."),
+        click.option("--max-energy-mj", type=float, help="Active: a limit that plans will keep."),
+        click.option(
+            "--gap", type=click.FloatRange(0, 50), default=0.0, metavar="PERCENT",
+            help="Active: how much better a plan of unmeasured bundles may still be.  [default: 0]",
+        ),
+        click.option(
+            "--verify", type=click.IntRange(min=0), default=0,
+            help="Active: measure so many of the skipped bundles to check what the result rests on.",
+        ),
+    )  # fmt: skip
 
 
 def profile_devices_actively(

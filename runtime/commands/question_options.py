@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from runtime.commands.limit_options import limits_from, some_limit_options
-from runtime.commands.options import FILE
+from runtime.commands.options import FILE, F, gathered, with_options
 
 if TYPE_CHECKING:
     from planner.fleet import Fleet
     from planner.limits import Limits
     from planner.table import ProfileTable
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,6 @@ def question_options(*limits: str) -> Callable[[F], F]:
     """The command receives one ``question``, with these limits; names as in `limit_options`."""
 
     def decorate(command: F) -> F:
-        @some_limit_options(*limits)
         def collect(
             tables: tuple[Path, ...],
             more: tuple[Path, ...],
@@ -62,12 +59,7 @@ def question_options(*limits: str) -> Callable[[F], F]:
             )
             return command(question=question, **rest)
 
-        own = getattr(command, "__click_params__", [])
-        collect.__name__, collect.__doc__ = command.__name__, command.__doc__
-        collect.__click_params__ = [*own, *collect.__click_params__]  # type: ignore[attr-defined]
-        for option in reversed(_OPTIONS):
-            collect = option(collect)
-        return collect  # type: ignore[return-value]
+        return with_options(some_limit_options(*limits)(gathered(command, collect)), *_OPTIONS)
 
     return decorate
 

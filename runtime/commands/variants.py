@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from planner.errors import UnknownNameError
 from planner.plan import Variant
 from planner.recipe import CALIBRATORS, PRECISIONS, Calibration
-from runtime.commands.options import FILE, parse_names
-
-F = TypeVar("F", bound=Callable[..., Any])
+from runtime.commands.options import FILE, F, gathered, parse_names
 
 
 def variant_options(command: F) -> F:
@@ -49,34 +46,30 @@ def variant_options(command: F) -> F:
         calibration = Calibration(calibrator, percentile, rules)
         return command(variants=variants, calibration=calibration, **rest)
 
-    collect.__name__, collect.__doc__ = command.__name__, command.__doc__
-    collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for decorate in reversed(
-        [
-            click.option(
-                "--backend", "--backends", "backend_names", callback=parse_names, default="torch",
-                show_default=True, help="Backends, joined by commas; `edgecut doctor` lists them.",
-            ),
-            click.option(
-                "--precision", "--precisions", "precision_names", callback=parse_names, default="fp32",
-                show_default=True, help="fp32, fp16, bf16, int8, mixed, joined by commas.",
-            ),
-            click.option(
-                "--fuse/--no-fuse", "fused", default=False, show_default=True,
-                help="Fold batch normalisation into convolutions first.",
-            ),
-            click.option(
-                "--calibrator", type=click.Choice(CALIBRATORS), default="percentile", show_default=True,
-                help="How int8 finds the range of each tensor.",
-            ),
-            click.option(
-                "--percentile", type=click.FloatRange(50, 100, min_open=True), default=99.99,
-                show_default=True, help="Share of values that calibrator percentile keeps.",
-            ),
-            click.option(
-                "--policy", type=FILE, help="TOML file that gives precision mixed: by layer or operator.",
-            ),
-        ]
-    ):  # fmt: skip
-        collect = decorate(collect)
-    return collect  # type: ignore[return-value]
+    return gathered(
+        command,
+        collect,
+        click.option(
+            "--backend", "--backends", "backend_names", callback=parse_names, default="torch",
+            show_default=True, help="Backends, joined by commas; `edgecut doctor` lists them.",
+        ),
+        click.option(
+            "--precision", "--precisions", "precision_names", callback=parse_names, default="fp32",
+            show_default=True, help="fp32, fp16, bf16, int8, mixed, joined by commas.",
+        ),
+        click.option(
+            "--fuse/--no-fuse", "fused", default=False, show_default=True,
+            help="Fold batch normalisation into convolutions first.",
+        ),
+        click.option(
+            "--calibrator", type=click.Choice(CALIBRATORS), default="percentile", show_default=True,
+            help="How int8 finds the range of each tensor.",
+        ),
+        click.option(
+            "--percentile", type=click.FloatRange(50, 100, min_open=True), default=99.99,
+            show_default=True, help="Share of values that calibrator percentile keeps.",
+        ),
+        click.option(
+            "--policy", type=FILE, help="TOML file that gives precision mixed: by layer or operator.",
+        ),
+    )  # fmt: skip
