@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from profiler.cuda import find_gpu
+from runtime.cli import main
+
+Edgecut = Callable[..., tuple[int, str]]
 
 settings.register_profile(
     "edgecut", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -58,6 +62,21 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, which is also where `package.module:callable` is looked up."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def edgecut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Edgecut:
+    """Runs a command; gives exit code and what was printed, both streams."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["edgecut", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return int(ended.value.code or 0), out + err
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -31,21 +31,6 @@ TINY = ["models:Tiny", "--input-shape", "3x32x32"]
 QUICK = ["--max-runs", "8", "--visit-ms", "0"]
 
 
-@pytest.fixture
-def edgecut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs a command; gives exit code and what was printed, both streams."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["edgecut", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out + err
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def profiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a fleet and the tables of two devices, made by the commands."""

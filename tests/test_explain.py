@@ -33,7 +33,6 @@ from planner.question import Question, arcs_of
 from planner.rules import broken
 from planner.sidecar import Environment
 from planner.table import save_table
-from runtime.cli import main
 
 QUICK = settings(
     max_examples=5,
@@ -583,21 +582,6 @@ def test_documents_that_do_not_belong_together(made: tuple[Plan, ProfileTable]) 
 
 
 # The command -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def edgecut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs a command; gives exit code and what was printed, both streams."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["edgecut", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out + err
-
-    return run
 
 
 @pytest.fixture

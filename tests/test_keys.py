@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from conftest import Edgecut
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from planner.errors import EdgecutError, InputError
 from planner.fleet import check_address
 from runtime.access import access_control
 from runtime.authority import AUTHORITY_KEY, issue, make_authority
-from runtime.cli import main
 from runtime.credentials import AUTHORITY, CERTIFICATE, KEY, WORKSTATION, Credentials, read_certificate
 from runtime.security import Security
 
@@ -218,26 +218,11 @@ def _allowed(own: str, peer: str, devices: set[str] | None, flow: str, message: 
 # --- the commands
 
 
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["edgecut", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out + err
-
-    return run
-
-
-def test_the_commands_make_keys(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+def test_the_commands_make_keys(edgecut: Edgecut, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
-    code, said = run("keys", "init", keys, "--name", "lab")
+    code, said = edgecut("keys", "init", keys, "--name", "lab")
     assert (code, "authority of lab" in said) == (0, True)
-    code, said = run(
+    code, said = edgecut(
         "keys", "issue", "nano", "--keys", keys, "--address", "10.0.0.7", "-o", tmp_path, "--days", 7
     )
     assert (code, "device nano" in said) == (0, True)
@@ -248,15 +233,15 @@ def test_the_commands_make_keys(run: Callable[..., tuple[int, str]], tmp_path: P
     certificate = read_certificate(tmp_path / "nano" / CERTIFICATE)
     addresses = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
     assert "10.0.0.7" in str(addresses)
-    assert run("keys", "issue", "laptop", "--keys", keys, "--workstation")[0] == 0
-    code, said = run("keys", "init", keys)
+    assert edgecut("keys", "issue", "laptop", "--keys", keys, "--workstation")[0] == 0
+    code, said = edgecut("keys", "init", keys)
     assert (code, "nothing is overwritten" in said) == (2, True)
-    code, said = run("keys", "issue", "edge", "--keys", tmp_path / "nowhere")
+    code, said = edgecut("keys", "issue", "edge", "--keys", tmp_path / "nowhere")
     assert (code, "no such file" in said) == (2, True)
 
 
 def test_the_commands_refuse(
-    run: Callable[..., tuple[int, str]], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    edgecut: Edgecut, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     fleet = tmp_path / "fleet.toml"
@@ -278,7 +263,7 @@ def test_the_commands_refuse(
         (("links", "--fleet", fleet, "--keys", laptop), "device edge: tcp/10.0.0.1:7447 is unencrypted"),
         (("profile", "alexnet", "--device", "edge", "--insecure"), "--device measures on this machine"),
     ):
-        code, out = run(*arguments)
+        code, out = edgecut(*arguments)
         assert code == 2
         assert said in " ".join(out.replace("│", " ").split())
 

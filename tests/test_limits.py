@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 from cases import CHAIN, FLEET, INT8, TORCH, make_table
+from conftest import Edgecut
 from hypothesis import given
 from hypothesis import strategies as st
 from limit_arguments import arguments, parsed
@@ -21,15 +21,13 @@ from planner.plan import Plan
 from planner.rules import KINDS
 from planner.sidecar import Environment, Sidecar
 from planner.table import save_table
-from runtime.cli import main
 from runtime.commands.limit_options import Aim
 
-Edgecut = Callable[..., tuple[int, str]]
 TABLES = ["--profiles", "edge.csv", "server.csv", "cloud.csv", "--fleet", "fleet.toml"]
 
 
 @pytest.fixture
-def edgecut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Edgecut:
+def edgecut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edgecut: Edgecut) -> Edgecut:
     """Runs a command where the tables of `cases` are; gives its exit code and what it printed."""
     table = make_table(variants=(TORCH, INT8))
     environment = Environment("host", "machine", "3.12", {}, 1, (0,))
@@ -41,15 +39,7 @@ def edgecut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     save_fleet(dataclasses.replace(FLEET, devices=priced), tmp_path / "fleet.toml")
     monkeypatch.chdir(tmp_path)
 
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["edgecut", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out + err
-
-    return run
+    return edgecut
 
 
 # Options -----------------------------------------------------------------------------------------------

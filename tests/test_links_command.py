@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
+from conftest import Edgecut
 
 from planner.fleet_file import load_fleet
 from planner.link_report import LinkReport
-from runtime.cli import main
 
 FLEET = """
 schema = "edgecut.fleet/1"
@@ -32,23 +33,14 @@ send_power_w = 0.5
 
 
 @pytest.fixture
-def edgecut(workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs a command beside fleet.toml; gives exit code and what was printed, both streams."""
+def links(workdir: Path, edgecut: Edgecut) -> Edgecut:
+    """Runs `edgecut links --fleet` beside fleet.toml."""
     (workdir / "fleet.toml").write_text(FLEET)
-
-    def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["edgecut", "links", "--fleet", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out + err
-
-    return run
+    return functools.partial(edgecut, "links", "--fleet")
 
 
-def test_links_are_measured_and_those_that_cannot_be_are_named(edgecut, workdir: Path) -> None:
-    code, said = edgecut("fleet.toml", "--sizes", "4096,16384", "--max-runs", "3", "-o", "new/lab.toml")
+def test_links_are_measured_and_those_that_cannot_be_are_named(links, workdir: Path) -> None:
+    code, said = links("fleet.toml", "--sizes", "4096,16384", "--max-runs", "3", "-o", "new/lab.toml")
     assert code == 1
     assert "server → cloud not measured: device cloud has no address" in said
     report = LinkReport.load(workdir / "new" / "lab.links.json")
@@ -61,8 +53,8 @@ def test_links_are_measured_and_those_that_cannot_be_are_named(edgecut, workdir:
     assert len((workdir / "new" / "lab.links.csv").read_text().splitlines()) == 1 + 2 * 3
 
 
-def test_measured_numbers_replace_nominal_ones_and_nothing_else(edgecut, workdir: Path) -> None:
-    code, said = edgecut(
+def test_measured_numbers_replace_nominal_ones_and_nothing_else(links, workdir: Path) -> None:
+    code, said = links(
         "fleet.toml",
         "--links",
         "edge:server",
@@ -98,13 +90,13 @@ FAULTS = {
 
 @pytest.mark.parametrize(("arguments", "code", "said"), FAULTS.values(), ids=FAULTS.keys())
 def test_bad_input_ends_before_anything_starts(
-    edgecut, arguments: tuple[str, ...], code: int, said: str
+    links, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    found, printed = edgecut("fleet.toml", *arguments)
+    found, printed = links("fleet.toml", *arguments)
     assert (found, said in printed) == (code, True), printed
 
 
-def test_a_fleet_without_links(edgecut, workdir: Path) -> None:
+def test_a_fleet_without_links(links, workdir: Path) -> None:
     (workdir / "bare.toml").write_text('schema = "edgecut.fleet/1"\nsource = "a"\n[device.a]\n')
-    code, said = edgecut("bare.toml")
+    code, said = links("bare.toml")
     assert (code, "the fleet has no link" in said) == (2, True)

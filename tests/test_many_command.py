@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from cases import CHAIN, FLEET, SPEED
+from conftest import Edgecut
 from strategies import make_row
 
 from planner.fleet_file import save_fleet
 from planner.fleet_plan import FleetPlan
 from planner.sidecar import Environment, Sidecar
 from planner.table import save_table
-from runtime.cli import main
 
 JOB = """
 schema = "edgecut.job/1"
@@ -34,7 +34,7 @@ limits = { max_latency_s = 1.0, forbidden = ["0=cloud"] }
 
 
 @pytest.fixture
-def edgecut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def edgecut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edgecut: Edgecut) -> Edgecut:
     """A folder with a fleet, its tables and a job; runs a command there."""
     save_fleet(FLEET, tmp_path / "fleet.toml")
     for name, time in SPEED.items():
@@ -44,15 +44,7 @@ def edgecut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     (tmp_path / "job.toml").write_text(JOB)
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["edgecut", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out + err
-
-    return run
+    return edgecut
 
 
 def test_solve_many(edgecut, tmp_path: Path) -> None:

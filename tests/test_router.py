@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Edgecut
 
 from planner import Device, Fleet, Link
 from planner.errors import InputError, TransportError, WorkerError
@@ -439,35 +440,24 @@ def test_a_device_that_nobody_answers_for_is_named(monkeypatch: pytest.MonkeyPat
         (["agents"], "pass --fleet FILE, or --discover SECONDS"),
     ],
 )
-def test_commands_refuse(
-    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from runtime.cli import main
-
-    monkeypatch.setattr("sys.argv", ["edgecut", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert said in " ".join("".join(capsys.readouterr()).replace("│", " ").split())
+def test_commands_refuse(arguments: list[str], said: str, edgecut: Edgecut) -> None:
+    code, out = edgecut(*arguments)
+    assert code == 2
+    assert said in " ".join(out.replace("│", " ").split())
 
 
 def test_agents_are_listed_and_those_that_do_not_answer_named(
     routed: tuple[str, dict[str, subprocess.Popen[str]]],
     workdir: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    edgecut: Edgecut,
 ) -> None:
-    from runtime.cli import main
-
     text = f'schema = "edgecut.fleet/1"\nsource = "edge"\nrouter = "{routed[0]}"\n'
     text += "[device.edge]\nemulate = {}\n[device.nano]\n[device.lost]\n"
     (workdir / "fleet.toml").write_text(text)
     monkeypatch.setattr("runtime.agents.REACH_TIMEOUT_S", 1.0)
-    monkeypatch.setattr("sys.argv", ["edgecut", "agents", "--fleet", "fleet.toml"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, _ = capsys.readouterr()
-    assert ended.value.code == 1
+    code, out = edgecut("agents", "--fleet", "fleet.toml")
+    assert code == 1
     emulated = "emulated here, started when needed: edge"
     for said in ("nano", "orin", "onnxruntime fp32", "lost: no agent called lost", emulated):
         assert said in out

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from cases import CHAIN, FLEET, make_table
 from PIL import Image
-from test_cli import edgecut  # noqa: F401 - a fixture
 
 from planner.fleet_file import save_fleet
 from planner.simulate_result import Simulation
@@ -24,7 +23,7 @@ def plan_file(workdir: Path) -> Path:
     return workdir / "plan.json"
 
 
-def test_the_forecast_where_nothing_interferes(edgecut, plan_file: Path) -> None:  # noqa: F811
+def test_the_forecast_where_nothing_interferes(edgecut, plan_file: Path) -> None:
     code, said = edgecut("simulate", plan_file, "-o", "out", "--requests", 40)
     assert code == 0
     assert "median 18.10 ms, 99 % within 18.10 ms; forecast of one alone 18.10 ms" in said
@@ -35,7 +34,7 @@ def test_the_forecast_where_nothing_interferes(edgecut, plan_file: Path) -> None
         assert min(picture.size) > 400
 
 
-def test_every_option_reaches_the_simulation(edgecut, plan_file: Path) -> None:  # noqa: F811
+def test_every_option_reaches_the_simulation(edgecut, plan_file: Path) -> None:
     code, said = edgecut(
         *("simulate", plan_file, plan_file, "--arrivals", "poisson:30", "--arrivals", "times.csv"),
         *(
@@ -72,7 +71,7 @@ def test_every_option_reaches_the_simulation(edgecut, plan_file: Path) -> None: 
     assert found.streams[0].dropped > 0
 
 
-def test_too_many_requests(edgecut, plan_file: Path) -> None:  # noqa: F811
+def test_too_many_requests(edgecut, plan_file: Path) -> None:
     code, said = edgecut("simulate", plan_file, "--arrivals", "constant:200", "--requests", 100)
     assert code == 0
     assert "the queue grows: the plan can serve 100 per s at most; edge is asked for 200% of its time" in said
@@ -104,14 +103,14 @@ def test_too_many_requests(edgecut, plan_file: Path) -> None:  # noqa: F811
         (["--profiles", "plan.json"], "plan.json"),
     ],
 )
-def test_bad_input(edgecut, plan_file: Path, arguments: list[str], says: str) -> None:  # noqa: F811
+def test_bad_input(edgecut, plan_file: Path, arguments: list[str], says: str) -> None:
     code, said = edgecut("simulate", plan_file, *arguments)
     assert code == 2
     assert says in said
     assert not Path("simulation").exists()
 
 
-def test_other_documents(edgecut, plan_file: Path) -> None:  # noqa: F811
+def test_other_documents(edgecut, plan_file: Path) -> None:
     save_fleet(FLEET, Path("fleet.toml"))
     code, said = edgecut("simulate", "fleet.toml")
     assert code == 2
