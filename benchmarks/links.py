@@ -31,7 +31,7 @@ from planner.link_fit import LinkFit
 from planner.link_report import MeasuredLink
 from profiler import cut_model, load_model
 from profiler.machine import available_cpus
-from runtime.deployment import DeployRequest, deploy
+from runtime.deployment import DeployRequest, record
 from runtime.link_measure import measure_fleet
 from runtime.link_probe import ProbeProtocol
 
@@ -110,7 +110,7 @@ def deployed(
     proof = Proof("by hand", Outcome.FEASIBLE, "latency", total, 0.0, 1.0, 1, 1, {}, "none", {"latency": 1.0})
     plan = Plan(chain, fleet, 1, Limits(), stages, hops, Cost(total, 0.0), proof)
     with tempfile.TemporaryDirectory() as folder:
-        run = deploy(DeployRequest(plan, Path(folder), requests=60), [])
+        run = record(DeployRequest(plan, Path(folder), requests=60), [])
     times = {part.index: part.measured_s for part in run.comparisons() if part.kind == "hop"}
     return [(hop, times[place]) for place, hop in enumerate(plan.hops)]
 

@@ -23,7 +23,7 @@ from planner.simulate_run import simulate
 from planner.simulate_scenario import Arrivals, Scenario
 from planner.simulate_steps import read_samples
 from planner.solver import solve
-from runtime.deployment import DeployRequest, deploy
+from runtime.deployment import DeployRequest, record
 
 REQUESTS = 60
 
@@ -44,7 +44,7 @@ def main() -> None:
             request = DeployRequest(
                 plan, folder / f"run-{concurrency}", requests=REQUESTS, concurrency=concurrency
             )
-            run = deploy(request, [])
+            run = record(request, [])
             median_s = float(np.median([row.measured_s for row in run.rows if row.kind == "total"]))
             per_s = run.info.requests / run.info.wall_s
             scenario = Scenario(requests=REQUESTS, from_samples=True)

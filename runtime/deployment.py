@@ -66,7 +66,7 @@ class DeployRequest:
         return requests and requests * self.plan.batch
 
 
-def deploy(
+def record(
     request: DeployRequest,
     skipped: list[str],
     progress: Callable[[str], None] = lambda note: None,

@@ -17,8 +17,8 @@ from profiler.accuracy import accuracy, agreement, classes
 from profiler.bench import Bench, BenchRequest, bench
 from profiler.placement import placement
 from profiler.timing import Protocol
-from runtime.bench_report import write_bench
 from runtime.cli import cli
+from runtime.reports.bench_report import write_bench
 
 SOURCE = ModelSource("models:Tiny", inputs=(InputSpec((3, 32, 32)),))
 SHORT = Protocol(rounds=1, visit_runs=3, visit_s=0, max_runs=3)

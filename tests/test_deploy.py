@@ -53,7 +53,7 @@ from runtime.authority import issue, make_authority
 from runtime.bundles import preparation, prepare_bundles
 from runtime.checking import Verdict, output_error
 from runtime.credentials import Credentials
-from runtime.deployment import DeployRequest, answer_rows, deploy
+from runtime.deployment import DeployRequest, answer_rows, record
 from runtime.pipeline import Answer, opened
 from runtime.security import Security
 from runtime.stage_service import load_stage
@@ -115,7 +115,7 @@ def test_a_deployed_plan_computes_the_whole_network(
     cut: CutModel, tmp_path: Path, name: str, window: int, batch: int
 ) -> None:
     made = plan(cut.chain, PLANS[name], fleet(), batch)
-    run = deploy(
+    run = record(
         DeployRequest(made, tmp_path / "run", requests=6, concurrency=window, transport="in-process"), []
     )
     parts = len(made.stages) + len(made.hops) + 1
@@ -137,7 +137,7 @@ def test_a_deployed_plan_computes_the_whole_network(
 def test_processes_over_zenoh(cut: CutModel, tmp_path: Path, window: int) -> None:
     made = plan(cut.chain, [("a", 0, 1, "torch"), ("c", 1, 3, "onnxruntime")], fleet("abc"))
     assert [segment.device for segment in itinerary(made)] == ["a", "b", "c", "b", "a"]
-    run = deploy(DeployRequest(made, tmp_path / "run", requests=8, concurrency=window), [])
+    run = record(DeployRequest(made, tmp_path / "run", requests=8, concurrency=window), [])
     assert run.info.requests == 8
     assert run.largest_output_error < 1e-5
 
@@ -158,7 +158,7 @@ def test_an_encrypted_agent_beside_an_emulated_device(cut: CutModel, tmp_path: P
         )
         made = plan(cut.chain, PLANS["there and back"], dataclasses.replace(over, devices=devices))
         security = Security.of(tmp_path / "laptop")
-        run = deploy(DeployRequest(made, tmp_path / "run", requests=8, concurrency=3, security=security), [])
+        run = record(DeployRequest(made, tmp_path / "run", requests=8, concurrency=3, security=security), [])
         agent.stop()
         thread.join()
     assert run.info.requests == 8
@@ -246,7 +246,7 @@ def test_a_plan_with_codecs_computes_what_its_stages_and_codecs_do(
     assert [(each.decodes, each.encodes) for each in segments] == [
         (False, True), (False, False), (True, True), (False, False), (True, False),
     ]  # fmt: skip
-    run = deploy(DeployRequest(made, tmp_path / "run", requests=4, concurrency=2, transport="in-process"), [])
+    run = record(DeployRequest(made, tmp_path / "run", requests=4, concurrency=2, transport="in-process"), [])
     assert Run.load(tmp_path / "run").rows == run.rows
     assert run.deviation <= run.info.tolerance
     assert made.exact == (codec == "zstd")
@@ -269,7 +269,7 @@ def test_a_plan_with_codecs_computes_what_its_stages_and_codecs_do(
 
 def test_a_plan_below_fp32_is_checked_against_its_own_bundles(cut: CutModel, tmp_path: Path) -> None:
     made = plan(cut.chain, [("a", 0, 1, "torch bf16"), ("b", 1, 3, "torch fp16")], fleet())
-    run = deploy(DeployRequest(made, tmp_path / "run", requests=3, transport="in-process"), [])
+    run = record(DeployRequest(made, tmp_path / "run", requests=3, transport="in-process"), [])
     assert Run.load(tmp_path / "run").rows == run.rows
     assert 1e-4 < run.largest_output_error < 0.1
     assert run.deviation <= run.info.tolerance == 4e-2
@@ -291,7 +291,7 @@ def test_accuracy_of_a_deployed_plan(cut: CutModel, tmp_path: Path) -> None:
     request = DeployRequest(
         made, tmp_path / "run", (images,), tmp_path / "labels.csv", transport="in-process"
     )
-    run = deploy(request, [])
+    run = record(request, [])
     assert run.top1_agreement == 1
     assert run.accuracy == run.whole_accuracy
     known = [row.accuracy for row in run.rows if row.kind == "total"]
@@ -302,14 +302,14 @@ def test_another_model_is_refused(cut: CutModel, tmp_path: Path) -> None:
     other = cut_model(load_model(ModelSource("models:Tiny", seed=3, inputs=(InputSpec((3, 32, 32)),)))).chain
     made = plan(Chain(TINY, other.digest, other.layers, other.boundaries), PLANS["there"], fleet())
     with pytest.raises(MismatchError, match="the plan is for"):
-        deploy(DeployRequest(made, tmp_path / "run", transport="in-process"), [])
+        record(DeployRequest(made, tmp_path / "run", transport="in-process"), [])
 
 
 def test_a_device_that_is_not_emulated_is_refused(cut: CutModel, tmp_path: Path) -> None:
     bare = Fleet("a", "a", (Device("a"),), ())
     made = plan(cut.chain, PLANS["all on the source"], bare)
     with pytest.raises(InputError, match="not emulated"):
-        deploy(DeployRequest(made, tmp_path / "run"), [])
+        record(DeployRequest(made, tmp_path / "run"), [])
 
 
 def test_a_finished_run_begun_again_sends_nothing(
@@ -317,24 +317,24 @@ def test_a_finished_run_begun_again_sends_nothing(
 ) -> None:
     made = plan(cut.chain, PLANS["all on the source"], fleet())
     request = DeployRequest(made, tmp_path / "run", requests=3, transport="in-process")
-    first = deploy(request, [])
+    first = record(request, [])
     before = {file: file.read_bytes() for file in (tmp_path / "run").iterdir()}
     with monkeypatch.context() as patched:
         patched.setattr("runtime.deployment.opened", None)
-        assert deploy(request, []).rows == first.rows
+        assert record(request, []).rows == first.rows
     assert {file: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
-    longer = deploy(dataclasses.replace(request, requests=5), [])
+    longer = record(dataclasses.replace(request, requests=5), [])
     assert longer.rows[: len(first.rows)] == first.rows
     assert [row.request for row in longer.rows if row.kind == "total"] == list(range(5))
     with pytest.raises(MismatchError, match="another plan"):
-        deploy(dataclasses.replace(request, plan=plan(cut.chain, PLANS["there"], fleet())), [])
+        record(dataclasses.replace(request, plan=plan(cut.chain, PLANS["there"], fleet())), [])
 
 
 def test_wrong_outputs_are_noticed(cut: CutModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan(cut.chain, PLANS["there"], fleet())
     monkeypatch.setattr("runtime.checking.output_error", lambda found, expected: 0.5)
     with pytest.raises(VerificationError, match="differ from the whole model"):
-        deploy(DeployRequest(made, tmp_path / "run", requests=2, transport="in-process"), [])
+        record(DeployRequest(made, tmp_path / "run", requests=2, transport="in-process"), [])
     assert len(Run.load(tmp_path / "run").rows) == 2 * 5
 
 
@@ -464,7 +464,7 @@ def test_no_agent_is_left_behind(cut: CutModel, tmp_path: Path, how: str) -> Non
 
 def test_a_damaged_run_says_where(cut: CutModel, tmp_path: Path) -> None:
     made = plan(cut.chain, PLANS["all on the source"], fleet())
-    deploy(DeployRequest(made, tmp_path / "run", requests=2, transport="in-process"), [])
+    record(DeployRequest(made, tmp_path / "run", requests=2, transport="in-process"), [])
     table = tmp_path / "run" / "run.csv"
     whole = table.read_text()
     table.write_text(whole + "3,stage,0,0.1")  # killed while writing

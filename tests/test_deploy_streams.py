@@ -30,7 +30,7 @@ from planner.run import Run
 from profiler.cut import CutModel, cut_model
 from profiler.model import load_model
 from runtime.batching import Input
-from runtime.deployment import DeployRequest, deploy
+from runtime.deployment import DeployRequest, record
 from runtime.sources import FrameSource
 
 COUNT = 120
@@ -209,7 +209,7 @@ def test_several_streams_with_refused_inputs(
         outputs=where,
     )
     refused: list[str] = []
-    run = deploy(request, refused)
+    run = record(request, refused)
     assert len(refused) == 1
     assert "input 2 of" in refused[0]
     assert "m.png" in refused[0]
@@ -232,9 +232,9 @@ def test_a_refused_input_ends_the_run_if_asked(cut: CutModel, tmp_path: Path) ->
     (folder / "m.png").write_bytes(b"no image")
     request = DeployRequest(made(cut), tmp_path / "run", (folder,), transport="in-process", skip=False)
     with pytest.raises(InputError, match="refused input 2 of"):
-        deploy(request, [])
+        record(request, [])
     assert len(Run.load(tmp_path / "run").rows) == 2 * 5
-    run = deploy(DeployRequest(made(cut), tmp_path / "run", (folder,), transport="in-process"), [])
+    run = record(DeployRequest(made(cut), tmp_path / "run", (folder,), transport="in-process"), [])
     assert run.info.requests == 5
 
 
@@ -247,7 +247,7 @@ def test_so_many_requests_are_compared(
     request = DeployRequest(
         made(cut), tmp_path / "run", (tmp_path / "in.npy",), requests=12, transport="in-process", check=check
     )
-    run = deploy(request, [])
+    run = record(request, [])
     assert (run.info.requests, run.checked) == (12, compared)
 
 
@@ -259,7 +259,7 @@ def test_inputs_of_another_kind_are_refused(cut: CutModel, tmp_path: Path) -> No
         ((Path("-"), Path("-")), InputError),
     ):
         with pytest.raises(problem):
-            deploy(DeployRequest(made(cut), tmp_path / "run", inputs, transport="in-process"), [])
+            record(DeployRequest(made(cut), tmp_path / "run", inputs, transport="in-process"), [])
         assert not (tmp_path / "run").exists()
 
 

@@ -32,7 +32,7 @@ from runtime import stage_service
 from runtime.adviser import Adviser
 from runtime.bundles import preparation
 from runtime.cli import cli
-from runtime.deployment import DeployRequest, deploy
+from runtime.deployment import DeployRequest, record
 from runtime.pipeline import Answer, Pipeline, opened
 from runtime.profiled_adviser import ProfiledAdviser
 
@@ -182,7 +182,7 @@ def test_a_run_says_which_plan_answered_and_why_it_changed(
     request = DeployRequest(
         first, tmp_path / "run", requests=60, concurrency=2, transport="in-process", adviser=adviser_of(first)
     )
-    run = deploy(request, [])
+    run = record(request, [])
     [switch] = run.switches
     assert (switch.plan, switch.stages) == (1, "a [0, 1) → c [1, 3)")
     assert replace(Run.load(tmp_path / "run"), info=run.info) == run
@@ -244,7 +244,7 @@ def test_what_a_deployment_may_switch_to_is_asked_for(
         asked.append(request)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("runtime.deployment.deploy", noted)
+    monkeypatch.setattr("runtime.deployment.record", noted)
     found = CliRunner().invoke(cli, ["deploy", "plan.json", *options])
     said = " ".join((found.output + str(found.exception)).split())
     assert says in said

@@ -17,7 +17,7 @@ from planner.table import format_row, header
 from planner.verdict import verdict
 from profiler.cut import cut_model
 from profiler.model import load_model
-from runtime.report import write_report
+from runtime.reports.report import write_report
 
 
 @pytest.fixture(scope="module")

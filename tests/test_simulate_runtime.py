@@ -11,7 +11,7 @@ from test_deploy import PLANS, TINY, coded, fleet, plan
 from planner.simulate_replay import replay
 from profiler.cut import CutModel, cut_model
 from profiler.model import load_model
-from runtime.deployment import DeployRequest, deploy
+from runtime.deployment import DeployRequest, record
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_a_simulation_waits_where_the_runtime_waits(
     if name == "in codecs":
         made = coded(made, "int8", "int8")
     request = DeployRequest(made, tmp_path / "run", requests=16, concurrency=window, transport="in-process")
-    measured = deploy(request, [])
+    measured = record(request, [])
     # Each stage takes what it took in the run: a busy machine weighs on both alike.
     (simulated,) = replay(measured).requests
     latency_s = np.median([row.measured_s for row in measured.rows if row.kind == "total"])

@@ -125,6 +125,6 @@ def test_solving_needs_no_torch() -> None:
     script = (
         "import sys\n"
         "sys.modules.update(dict.fromkeys(('torch', 'torchvision', 'onnxruntime', 'zenoh')))\n"
-        "import planner.solver, runtime.report, runtime.commands.solve\n"
+        "import planner.solver, runtime.reports.report, runtime.commands.solve\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

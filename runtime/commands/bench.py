@@ -68,9 +68,9 @@ def bench(
     from profiler.bench import BenchRequest
     from profiler.bench import bench as run_bench
     from profiler.placement import placement
-    from runtime.bench_report import show_bench, show_matrix, write_bench
     from runtime.console import console
     from runtime.progress import progress_bar
+    from runtime.reports.bench_report import show_bench, show_matrix, write_bench
 
     if min(batches) < 1:
         raise click.BadParameter("a batch has at least 1 sample", param_hint="--batches")

@@ -62,8 +62,8 @@ def break_even(
     from planner.pricing import priced
     from planner.solver import weights_of
     from runtime.console import console
-    from runtime.front_files import break_even_rows, save_rows
-    from runtime.front_plots import draw_break_even
+    from runtime.reports.front_files import break_even_rows, save_rows
+    from runtime.reports.front_plots import draw_break_even
 
     fleet, table = question.load()
     parameter, low, high = _range(fleet, links, device, (from_mbps, to_mbps), (from_load, to_load))
@@ -136,7 +136,7 @@ def _finding(intervals: tuple[Interval, ...]) -> str:
 def _table(model: str, parameter: Parameter, objective: str, intervals: tuple[Interval, ...]) -> Any:
     from planner.parametric import Bandwidth
     from runtime.console import table
-    from runtime.front_files import plan_name
+    from runtime.reports.front_files import plan_name
 
     bandwidth = isinstance(parameter, Bandwidth)
     scale, unit = (1 / _MBPS, "Mbit/s") if bandwidth else (1.0, "times")

@@ -12,9 +12,6 @@ from runtime.commands.adviser_options import Advice, adviser_options
 from runtime.commands.options import FILE, FOLDER, discover_option, security_options
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from planner.run import Run
     from runtime.security import Security
 
 
@@ -119,10 +116,10 @@ def deploy(
 
     from runtime.console import console
     from runtime.deployed import on_fleet
-    from runtime.deployment import DeployRequest
-    from runtime.deployment import deploy as run_deploy
+    from runtime.deployment import DeployRequest, record
     from runtime.discovery import located
     from runtime.progress import progress_bar
+    from runtime.run_tables import show_run
     from runtime.stopping import Stopped, Stopping
 
     machines = located(machines or plan.fleet, plan.devices, discover_s, security)
@@ -153,7 +150,7 @@ def deploy(
     total = request.limit and request.limit * max(len(inputs), 1) / plan.batch
     try:
         with stopping, progress_bar(title, total) as advance:
-            run = run_deploy(
+            run = record(
                 request,
                 skipped,
                 lambda note: advance(note != "warm-up", note),
@@ -179,52 +176,3 @@ def deploy(
             f"interrupted; what was finished is kept. The same command{again} goes on", soft_wrap=True
         )
         click.get_current_context().exit(stopping.exit_code)
-
-
-_PARTS = ("encode", "wire", "decode")
-
-
-def show_run(run: Run, out: Console) -> None:
-    from runtime.console import milliseconds, percent, table
-
-    info = run.info
-    rows = [
-        (
-            f"hop {part.label}"
-            if part.kind == "hop"
-            else f"  {part.label}"
-            if part.kind in _PARTS
-            else part.label,
-            milliseconds(part.forecast_s),
-            milliseconds(part.measured_s),
-            percent(part.error),
-            f"{milliseconds(part.low_s)} to {milliseconds(part.high_s)}",
-            milliseconds(part.queue_s),
-        )
-        for part in run.comparisons()
-    ]
-    columns = ("part", "forecast ms", "measured ms", "error", "5 to 95 %", "waited ms")
-    title = f"{info.plan.chain.source.name}: {info.requests} requests, {info.concurrency} in flight"
-    out.print(table(title, columns, rows))
-    out.print(run.verdict(), style="bold")
-    if not run.checked:
-        out.print("no output was compared with the whole model's")
-        return
-    difference = f"they differ by {run.deviation:.1e}, tolerated {info.tolerance:.0e}"
-    if run.checked < info.requests:
-        difference += f" ({run.checked} of {info.requests} requests compared)"
-    if info.plan.exact:
-        out.print(f"outputs equal the whole model's: {difference}")
-    else:
-        out.print(f"outputs equal those of the same stages in one process: {difference}")
-        sqnr_db = run.output_sqnr_db
-        said = f": {sqnr_db:.1f} dB, forecast {info.plan.cost.sqnr_db:.1f} dB" if sqnr_db else ""
-        out.print(
-            f"against the whole model in fp32 they differ by {run.largest_output_error:.1e}{said}",
-            soft_wrap=True,
-        )
-    if run.top1_agreement is not None:
-        out.print(f"top-1 agreement with the fp32 model: {run.top1_agreement:.1%}")
-    if run.accuracy is not None:
-        whole = "" if run.whole_accuracy is None else f" (fp32 model: {run.whole_accuracy:.1%})"
-        out.print(f"top-1 accuracy: {run.accuracy:.1%}{whole}")

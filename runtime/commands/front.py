@@ -58,8 +58,8 @@ def front(
     """
     from planner.front import front as find_front
     from runtime.console import console
-    from runtime.front_files import front_rows, save_rows
-    from runtime.front_plots import draw_front
+    from runtime.reports.front_files import front_rows, save_rows
+    from runtime.reports.front_plots import draw_front
 
     fleet, table = question.load()
     found = find_front(
@@ -89,7 +89,7 @@ def front(
 
 def _show(front: Front) -> None:
     from runtime.console import console, millijoules, milliseconds, table
-    from runtime.front_files import budget_name, plan_name
+    from runtime.reports.front_files import budget_name, plan_name
 
     out, knee = console(), front.knee
     shown = front.points

@@ -22,7 +22,7 @@ def report(subjects: tuple[Path, ...], output: Path) -> None:
     The chain and its cuts, bundle latencies, plan against baselines, forecast against measured.
     """
     from runtime.console import console
-    from runtime.report import write_report
+    from runtime.reports.report import write_report
 
     out = console()
     written, findings = write_report(subjects, output)

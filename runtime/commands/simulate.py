@@ -150,7 +150,7 @@ def simulate(
     show_simulation(found)
 
     from runtime.console import console
-    from runtime.simulation_plot import draw_simulation
+    from runtime.reports.simulation_plot import draw_simulation
 
     draw_simulation(found, passed, output / "simulation.png")
     console().print(f"wrote {output}: simulation.json, requests.csv, simulation.png", soft_wrap=True)

@@ -7,14 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from planner.chain import Chain
@@ -22,30 +17,10 @@ from planner.plan import Baseline, Hop, Plan, Stage
 from planner.run import Run
 from planner.table import ProfileRow
 from planner.verdict import verdict
+from runtime.reports.theme import COLOURS, HOP_COLOUR, colours_of, new_figure, save_figure
 
 if TYPE_CHECKING:
     from profiler.bench import BenchRow
-
-matplotlib.rcParams["text.parse_math"] = False  # a name may hold a dollar sign
-
-# Okabe and Ito's palette, which colour-blind readers can tell apart; hops are grey.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-_HOP = "#8A8A8A"
-
-
-def colours_of(devices: Sequence[str]) -> dict[str, str]:
-    return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(devices)}
-
-
-def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def save_figure(figure: Figure, file: Path) -> None:
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
 
 
 def draw_chain(chain: Chain, plan: Plan | None, file: Path) -> None:
@@ -155,7 +130,7 @@ def draw_baselines(plan: Plan, file: Path) -> None:
         left = 0.0
         for part in _in_order(entry):
             cost = part.cost.energy_j if energy else part.cost.latency_s
-            colour = colours[part.device] if isinstance(part, Stage) else _HOP
+            colour = colours[part.device] if isinstance(part, Stage) else HOP_COLOUR
             hatch = None if isinstance(part, Stage) else "///"
             axes.barh(
                 place,
@@ -177,7 +152,7 @@ def draw_baselines(plan: Plan, file: Path) -> None:
         Patch(color=colours[device.name], label=f"computing on {device.name}")
         for device in plan.fleet.devices
     ]
-    handles.append(Patch(facecolor=_HOP, hatch="///", edgecolor="white", label="communication"))
+    handles.append(Patch(facecolor=HOP_COLOUR, hatch="///", edgecolor="white", label="communication"))
     figure.legend(handles=handles, frameon=False, ncols=min(len(handles), 3), loc="outside lower left")
     axes.set_title(f"{plan.chain.source.name}: {verdict(plan)}", loc="left", fontsize=11)
     save_figure(figure, file)

@@ -15,8 +15,8 @@ from planner.cost import FloatArray
 from planner.front import Front
 from planner.front_points import Point
 from planner.parametric import Bandwidth, Interval, Parameter
-from runtime.front_files import budget_name, plan_name
-from runtime.plots import COLOURS, colours_of, new_figure, save_figure
+from runtime.reports.front_files import budget_name, plan_name
+from runtime.reports.theme import COLOURS, colours_of, new_figure, save_figure
 
 _INK = "#222222"
 # Marks this many times as far out as the front's best make an axis logarithmic.

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
 from planner.simulate_result import Latencies, Request, Simulation
-from runtime.plots import COLOURS, save_figure
+from runtime.reports.theme import COLOURS, save_figure
 
 _ALARM = "#B3261E"
 

@@ -14,7 +14,7 @@ from planner.plan import Plan, is_plan
 from planner.run import Run
 from planner.table import ProfileTable
 from planner.verdict import verdict
-from runtime import plots
+from runtime.reports import plots
 
 Subject = Run | Plan | ProfileTable
 

@@ -1,0 +1,1 @@
+"""What edgecut shows in files: CSV tables, pictures and pages."""

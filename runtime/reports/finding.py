@@ -1,0 +1,37 @@
+"""One finding of a report: a picture whose title says what it shows, the table behind it, and the command.
+
+Every section of a report is a list of these; ``runtime.reports.report`` writes their files and the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``name``: stem of its files; ``title``: what it shows, a sentence with its number and unit.
+
+    ``draw`` makes the picture, None where the table says all; ``table`` is what it was drawn from, in SI units;
+    ``command`` gives its numbers again; ``notes``: sentences below it (definitions, what is missing).
+    """
+
+    name: str
+    title: str
+    draw: Callable[[], Figure] | None
+    table: pd.DataFrame
+    command: str
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A part of a report that cannot be given: what is asked, and why it is not there (what would bring it)."""
+
+    name: str
+    title: str
+    reason: str
