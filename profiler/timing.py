@@ -108,11 +108,6 @@ class Measurement:
         """Processor time per run."""
         return math.fsum(visit.cpu_time_s for visit in self.visits) / len(self.samples_s)
 
-    @property
-    def inference_s(self) -> float:
-        """Time under the clock, first runs included."""
-        return math.fsum(self.samples_s) + math.fsum(visit.first_s for visit in self.visits)
-
     def stable(self, protocol: Protocol) -> bool:
         """Whether the interval of the trimmed mean is as narrow as asked for."""
         interval = self.ci_s

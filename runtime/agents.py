@@ -149,7 +149,12 @@ class AgentClient:
                     problem = f"the agent of {self.name} is there and takes no orders from here{self._rule()}"
                     raise TransportError(problem, error.remedy) from None
                 self._instance = instances[0]
-                self._greet(self._sender)
+                try:
+                    self._greet(self._sender)
+                except EdgecutError:  # whoever asks next greets again
+                    self._sender.close()
+                    self._sender = None
+                    raise
             return self._sender
 
     def _greet(self, sender: Sender) -> None:
@@ -157,7 +162,6 @@ class AgentClient:
         found = self._ask(sender, HELLO, {}, REQUEST_TIMEOUT_S, lambda body: None)
         theirs, own = (found.get("version", "unknown"), found.get("protocol")), (version(), PROTOCOL)
         if theirs != own:
-            self._sender = None
             raise WorkerError(
                 f"the agent of {self.name} is edgecut {theirs[0]!s:.40} (protocol {theirs[1]!s:.10}), "
                 f"here is {own[0]} (protocol {own[1]})",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from planner.chain import Boundary, Bundle, Chain, InputSpec, Layer, ModelSource, TensorSpec
 from planner.codec_table import CODECS, CodecName, CodecRow
+from planner.cost import CostModel
 from planner.fleet import Device, Fleet, Link
 from planner.limits import CRITERIA, Limits
 from planner.plan import Baseline, Cost, Hop, Outcome, Plan, Proof, Stage, Variant
@@ -66,6 +67,12 @@ class Instance:
     chain: Chain
     fleet: Fleet
     table: ProfileTable
+
+    @property
+    def model(self) -> CostModel:
+        return CostModel.of(
+            self.chain, self.fleet, self.table.rows, 1, self.table.left_out, codecs=self.table.codecs
+        )
 
 
 @st.composite

@@ -232,10 +232,7 @@ FREE = ("pin", "without-device", "once", "one-clock")
 def test_a_conflict_is_minimal_and_every_remedy_holds(instance: Instance, data: st.DataObject) -> None:
     assume(instance.table.rows)
     instance = dataclasses.replace(instance, fleet=with_prices(instance.fleet))
-    model = CostModel.of(
-        instance.chain, instance.fleet, instance.table.rows, 1, instance.table.left_out,
-        codecs=instance.table.codecs,
-    )  # fmt: skip
+    model = instance.model
     plans = list(itertools.islice(every_path(model, joins=False), 3000))
     assume(0 < len(plans) < 3000)
     limits = data.draw(limits_of(instance, plans))

@@ -66,10 +66,7 @@ def every_path(problem: Problem) -> list[np.ndarray]:
 
 
 def ask(instance: Instance, limits: Limits = Limits(), objective: str = "latency") -> Question:
-    model = CostModel.of(
-        *(instance.chain, instance.fleet, instance.table.rows, 1, instance.table.left_out),
-        codecs=instance.table.codecs,
-    )
+    model = instance.model
     return Question.of(model, instance.fleet, limits, {objective: 1.0}, prefer=lambda graph: None)
 
 

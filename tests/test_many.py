@@ -63,9 +63,7 @@ class Tried:
 
 
 def tried(instance: Instance, fleet: Fleet) -> list[Tried]:
-    model = CostModel.of(
-        instance.chain, fleet, instance.table.rows, 1, instance.table.left_out, (), instance.table.codecs
-    )
+    model = replace(instance, fleet=fleet).model
     found = []
     for stages, hops in every_path(model):
         cost = model.price(stages, hops)

@@ -144,10 +144,7 @@ def test_limits_are_judged_as_the_problem_does(instance: Instance, data: st.Data
     """Two accounts of every limit: from a plan's stages and hops, and from the loads of its arcs."""
     assume(instance.table.rows)
     instance = dataclasses.replace(instance, fleet=with_prices(instance.fleet))
-    model = CostModel.of(
-        instance.chain, instance.fleet, instance.table.rows, 1, instance.table.left_out,
-        codecs=instance.table.codecs,
-    )  # fmt: skip
+    model = instance.model
     plans = list(itertools.islice(every_path(model, joins=False), 500))
     assume(0 < len(plans) < 500)
     limits = data.draw(limits_of(instance, plans))

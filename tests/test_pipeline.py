@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -126,6 +127,14 @@ def check(answers: list[pipelines.Answer], expected: list[Array], count: int) ->
         np.testing.assert_allclose(answer.outputs[0], wanted, atol=1e-5)
 
 
+def until_set(ended: threading.Event, images: list[tuple[Array, ...]]) -> Iterator[tuple[Array, ...]]:
+    """The images again and again."""
+    for image in itertools.cycle(images[:12]):
+        if ended.is_set():
+            return
+        yield image
+
+
 def until(holds: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + WAIT_S
     while not holds():
@@ -173,15 +182,8 @@ def test_a_better_plan_takes_over_while_the_stream_goes_on(
     first, second = there(cut), plan(cut.chain, PLANS["all on the other"], fleet("abc"))
     adviser, ended = Ranked(first, second), threading.Event()
     with Pipeline(adviser, crew.agents, prepare, window=3) as pipeline:
-
-        def inputs() -> Iterator[tuple[Array, ...]]:
-            k = 0
-            while not ended.is_set():
-                yield images[k % 12]
-                k += 1
-
         answers = []
-        for answer in pipeline.map(inputs()):
+        for answer in pipeline.map(until_set(ended, images)):
             answers.append(answer)
             if answer.request == 10:
                 adviser.wish = second
@@ -199,15 +201,8 @@ def test_an_agent_told_to_stop_is_left_before_it_ends(
     first, other = there(cut), plan(cut.chain, PLANS["all on the source"], fleet("abc"))
     ended = threading.Event()
     with Pipeline(Ranked(first, other), crew.agents, prepare, window=3) as pipeline:
-
-        def inputs() -> Iterator[tuple[Array, ...]]:
-            k = 0
-            while not ended.is_set():
-                yield images[k % 12]
-                k += 1
-
         answers = []
-        for answer in pipeline.map(inputs()):
+        for answer in pipeline.map(until_set(ended, images)):
             answers.append(answer)
             if answer.request == 10:
                 crew.agent("b").leave()

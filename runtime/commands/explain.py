@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from runtime.commands.options import FILE, FOLDER
+from runtime.commands.options import FILE, FOLDER, time_limit_option
 
 
 @click.command()
@@ -52,14 +52,7 @@ from runtime.commands.options import FILE, FOLDER
     type=click.IntRange(min=1),
     help="Layers of a bundle at most in DIME's formulation.  [default: all]",
 )
-@click.option(
-    "--time-limit",
-    "time_limit_s",
-    type=click.IntRange(1, 86400),
-    default=60,
-    show_default=True,
-    help="Seconds each search may take.",
-)
+@time_limit_option("each search")
 @click.option("--json", "json_file", type=FILE, help="Write everything as a document, too.")
 @click.option("--csv", "csv_folder", type=FOLDER, help="Write each table as CSV into this folder, too.")
 def explain(

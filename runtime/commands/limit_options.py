@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.commands.options import F, gathered
+from runtime.commands.options import F, gathered, time_limit_option
 
 if TYPE_CHECKING:
     from planner.limits import Criterion, Limits, Objective
@@ -250,10 +250,7 @@ def objective_options(command: F) -> F:
                 "--solver", default="cbc", show_default=True, metavar="NAME",
                 help="cbc, or another that PuLP knows and that is installed: highs, gurobi, scip_cmd, ...",
             ),
-            click.option(
-                "--time-limit", "time_limit_s", type=click.IntRange(1, 86400), default=60, show_default=True,
-                help="Seconds the solver may take.",
-            ),
+            time_limit_option("the solver"),
         ]
     ):  # fmt: skip
         command = decorate(command)

@@ -213,3 +213,15 @@ def protocol_options(command: F) -> F:
             "later may need longer ones.",
         ),
     )  # fmt: skip
+
+
+def time_limit_option(what: str) -> Callable[[Any], Any]:
+    """``--time-limit``, in seconds; ``what`` it bounds."""
+    return click.option(
+        "--time-limit",
+        "time_limit_s",
+        type=click.IntRange(1, 86400),
+        default=60,
+        show_default=True,
+        help=f"Seconds {what} may take.",
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.commands.limit_options import limits_from, some_limit_options
-from runtime.commands.options import FILE, F, gathered, with_options
+from runtime.commands.options import FILE, F, gathered, time_limit_option, with_options
 
 if TYPE_CHECKING:
     from planner.fleet import Fleet
@@ -76,8 +76,5 @@ _OPTIONS = [
         help="Codecs that hops may use.  [default: lossless ones; all with --min-sqnr-db]",
     ),
     click.option("--batch", type=click.IntRange(min=1), help="Batch to plan for, where tables hold several."),
-    click.option(
-        "--time-limit", "time_limit_s", type=click.IntRange(1, 86400), default=60, show_default=True,
-        help="Seconds each call of the solver may take.",
-    ),
+    time_limit_option("each call of the solver"),
 ]  # fmt: skip

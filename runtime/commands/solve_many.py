@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.commands.options import FILE
+from runtime.commands.options import FILE, time_limit_option
 
 if TYPE_CHECKING:
     from planner.fleet_plan import FleetPlan, Stream
@@ -29,14 +29,7 @@ _OUTPUT = click.option(
     type=click.FloatRange(0, 1, min_open=True),
     help="Share of the time that a device or link may be busy.  [default: the job's]",
 )
-@click.option(
-    "--time-limit",
-    "time_limit_s",
-    type=click.IntRange(1, 86400),
-    default=60,
-    show_default=True,
-    help="Seconds the search may take.",
-)
+@time_limit_option("the search")
 @_OUTPUT
 def solve_many(
     job_file: Path, objective: str | None, max_utilisation: float | None, time_limit_s: int, output: Path
