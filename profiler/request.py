@@ -32,7 +32,8 @@ class Key(NamedTuple):
 class Step:
     """A visit made, or (``row``) a bundle finished, or passed over (``bundle`` None).
 
-    ``work`` and ``total`` share a unit that grows with the time bundles take.
+    ``work`` and ``total`` share a unit that grows with the time bundles take. ``done``: bundles in the table or
+    left out; ``left``: those still to be measured.
     """
 
     bundle: Bundle | None
@@ -41,6 +42,8 @@ class Step:
     work: float
     total: float
     row: ProfileRow | None
+    done: int
+    left: int
 
 
 Progress = Callable[[Step], None]

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from types import TracebackType
 
+from planner.chain import Bundle
 from planner.codec_table import CodecRow
 from planner.errors import BundleError, EnergyError, InputError
 from planner.plan import Variant
@@ -140,18 +141,23 @@ class Session:
             raise InputError(f"nobody asked for {bundle} in {variant}, batch {batch}", "see Session.keys()")
         total, results = sum(work.values()), dict[Key, ProfileRow | LeftOut]()
 
+        def step(bundle: Bundle | None, key: Key, work: float, row: ProfileRow | None = None) -> Step:
+            done = len(self.rows) + len(self.summary.left_out)
+            return Step(bundle, key.variant, key.batch, work, total, row, done, len(wanted) - len(results))
+
         def tell(key: Key, share: float, row: ProfileRow | None = None) -> None:
             left[key] -= share
-            progress(Step(key.bundle, key.variant, key.batch, share, total, row))
+            progress(step(key.bundle, key, share, row))
 
         def failed(key: Key, error: BundleError) -> None:
-            results[key] = self._leave_out(key, error)
+            results[key] = entry = LeftOut(*key, error.message)
+            self.journal.leave_out(entry)
+            self.summary.left_out.append(entry)
             tell(key, left[key])
 
         left = {key: work[key] for key in wanted}
         if wanted:
-            passed = max(total - sum(left.values()), 0.0)
-            progress(Step(None, wanted[0].variant, wanted[0].batch, passed, total, None))
+            progress(step(None, wanted[0], max(total - sum(left.values()), 0.0)))
         for batch in dict.fromkeys(key.batch for key in wanted):
             waiting = [key for key in wanted if key.batch == batch]
             # Here, not on entering: several sessions of one process may take turns.
@@ -275,12 +281,6 @@ class Session:
         with opened:
             yield visit
         self.journal.drifted(points)
-
-    def _leave_out(self, key: Key, error: BundleError) -> LeftOut:
-        entry = LeftOut(key.bundle, key.variant, key.batch, error.message)
-        self.journal.leave_out(entry)
-        self.summary.left_out.append(entry)
-        return entry
 
     def _sidecar(self, cut: CutModel) -> Sidecar:
         return Sidecar(

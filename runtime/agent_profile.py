@@ -30,6 +30,7 @@ from profiler.session import Session, profile
 from runtime.agent_files import AgentFiles, check_id
 from runtime.agent_messages import Body
 from runtime.orders import Progress
+from runtime.profile_progress import Progressing
 
 _TELL_S = 0.25
 _SERIAL = re.compile(r"[a-z0-9]+:/dev/tty\w+")
@@ -190,16 +191,15 @@ class ProfileHandler:
 
 def _telling(progress: Progress) -> Callable[[Step], None]:
     """Passes steps on now and then, and ends the measurement where its order was cancelled."""
-    told_s, work = 0.0, 0.0
+    told_s, steps = 0.0, Progressing()
 
     def show(step: Step) -> None:
-        nonlocal told_s, work
+        nonlocal told_s
         progress.check()
-        work += step.work
+        advance = steps.after(step)
         if time.monotonic() - told_s > _TELL_S:
             told_s = time.monotonic()
-            note = f"{step.bundle} {step.variant}" if step.bundle else ""
-            progress({"share": min(work / step.total, 1.0), "note": note})
+            progress(to_data(advance))
 
     return show
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from planner.errors import InputError, VerificationError
+from planner.errors import DeploymentError, InputError, VerificationError
 from planner.plan import Plan
 from planner.run import Run, RunInfo, RunRow
 from planner.run_plans import RunPlans
@@ -21,6 +21,7 @@ from runtime.adviser import Adviser, StaticAdviser
 from runtime.batching import Group, grouped
 from runtime.bundles import load_planned, preparation
 from runtime.checking import KEPT, Checker, Verdict, tolerance
+from runtime.monitor import Monitor
 from runtime.pipeline import Answer, Pipeline, TransportName, opened
 from runtime.results import open_outputs
 from runtime.run_folder import RunFolder, StreamNote
@@ -69,13 +70,13 @@ class DeployRequest:
 def record(
     request: DeployRequest,
     skipped: list[str],
-    progress: Callable[[str], None] = lambda note: None,
+    monitor: Monitor | None = None,
     log: Callable[[str], None] = lambda line: None,
     stopping: Stopping | None = None,
 ) -> Run:
     """Run the plan and record it; inputs that are refused go to ``skipped``.
 
-    ``progress`` is told of each request, ``log`` of each change of plan. A run that is there goes on where it
+    ``monitor`` counts along, ``log`` is told of each change of plan. A run that is there goes on where it
     ended. Once ``stopping`` says so, nothing more is read, and what is on its way is finished.
 
     Raises ``DeploymentError`` or another ``EdgecutError``; what was answered before it is in the run.
@@ -94,7 +95,7 @@ def record(
         deployment = _Deployment(request, model, cut, sources, run)
         try:
             if not deployment.complete:
-                deployment.run(skipped, progress, log, stopping)
+                deployment.run(skipped, monitor or Monitor(plan), log, stopping)
         finally:
             run.finish()
     found = Run.load(request.output)
@@ -130,11 +131,12 @@ class _Deployment:
     def run(
         self,
         skipped: list[str],
-        progress: Callable[[str], None],
+        monitor: Monitor,
         log: Callable[[str], None],
         stopping: Stopping | None,
     ) -> None:
         request, plan, cut = self.request, self.request.plan, self.cut
+        monitor.doing = "loading the plan"
         most = None if request.check is None else request.check * len(self.sources)
         with tempfile.TemporaryDirectory(prefix="edgecut-deploy-") as name:
             folder = Path(name)
@@ -150,11 +152,17 @@ class _Deployment:
                     security=request.security,
                     log=log,
                 ) as pipeline:
+                    monitor.doing, monitor.pipeline = "warming up", pipeline
                     warm = tuple(value.numpy() for value in self.model.example(plan.batch))
                     for _ in pipeline.map([warm] * _WARMUP_REQUESTS):
-                        progress("warm-up")
+                        pass
                     with stopping.draining() if stopping else nullcontext():
-                        self._stream(pipeline, checker, skipped, progress, stopping or (lambda: False))
+                        try:
+                            self._stream(pipeline, checker, skipped, monitor, stopping or (lambda: False))
+                        except DeploymentError:
+                            monitor.missed(failed=1)  # it ends the run
+                            raise
+                        monitor.doing = "unloading the plan"
 
     def _expect(self, checker: Checker) -> None:
         """Find what the first requests give before anything is timed, where their inputs can be read again."""
@@ -170,11 +178,12 @@ class _Deployment:
         pipeline: Pipeline,
         checker: Checker,
         skipped: list[str],
-        progress: Callable[[str], None],
+        monitor: Monitor,
         stopping: Callable[[], bool],
     ) -> None:
         run, begun_s = self.run_folder, time.perf_counter() - self.run_folder.at_s
         plans, noted = RunPlans(run.folder, self.request.plan), 0
+        monitor.begin(run.next_request)
 
         def refuse(stream: int, group: Group) -> None:
             for each in group.refused:
@@ -184,6 +193,7 @@ class _Deployment:
                         f"refused {said}", "mend it, or pass --on-error skip to go on without it"
                     )
                 skipped.append(said)
+                monitor.missed(refused=1)
 
         with Feed([self._groups(*each) for each in enumerate(run.next_inputs)]) as feed:
             for settled in answers(feed, pipeline.submit, pipeline.window, stopping, refuse):
@@ -193,7 +203,7 @@ class _Deployment:
                     answer = replace(answer, request=run.next_request)
                     verdict = checker.judge(answer.plan, key, group.tensors, answer.outputs, group.labels)
                     rows = answer_rows(plans.number(answer.plan), answer, verdict)
-                    progress(f"{rows[-1].measured_s * 1e3:.1f} ms")
+                    monitor.took(answer, rows)
                     self.worst = checker.worst
                     run.note(tolerance(answer.plan))
                 run.add(
@@ -205,6 +215,7 @@ class _Deployment:
                 )
                 for switch in pipeline.keeper.switches[noted:]:
                     plans.switched(switch.at, switch.plan, switch.reason)
+                    monitor.switched(switch.plan)
                     noted += 1
 
     def _groups(self, stream: int, begin: int) -> Iterator[Group]:

@@ -21,7 +21,8 @@ from profiler.samples import read_manifest
 from runtime.active_profile import DeviceMeasure, annotate, run_active
 from runtime.agent_messages import Body
 from runtime.agents import AgentClient
-from runtime.fleet_profile import SILENCE_S, FleetWork, Show, agents_of, lanes
+from runtime.fleet_profile import SILENCE_S, FleetWork, agents_of, lanes
+from runtime.profile_progress import Advance, Show
 from runtime.security import Security
 
 
@@ -34,7 +35,7 @@ def profile_actively(
     limits: Limits,
     gap: float,
     verify: int,
-    show: Show = lambda device, share, note: None,
+    show: Show = lambda device, advance: None,
     security: Security = Security(),
 ) -> ActiveResult:
     """Measure what an optimal plan of these devices could use, and gather the tables, each with its note.
@@ -53,7 +54,7 @@ def profile_actively(
             for name, client in clients.items():
                 work.gather(client, outputs[name])  # refuses a table that the agent knows nothing of
                 work.send_inputs(client)
-                show(name, 0.0, "opening")
+                show(name, Advance(0.0, "opening"))
                 answer = client.request("measure", _order(work, client, []), timeout_s=SILENCE_S)
                 ways += [
                     Way(name, from_data(Variant, each, f"answer of {name}")) for each in answer["variants"]
@@ -99,7 +100,7 @@ def _measuring(work: FleetWork, client: AgentClient, batch: int, show: Show) -> 
             "measure",
             _order(work, client, keys),
             timeout_s=SILENCE_S,
-            progress=lambda body: show(client.name, float(body.get("share", 0.0)), str(body.get("note", ""))),
+            progress=lambda body: show(client.name, from_data(Advance, body, f"progress of {client.name}")),
         )
         rows = [from_data(ProfileRow, each, f"answer of {client.name}") for each in answer["rows"]]
         out = [from_data(LeftOut, each, f"answer of {client.name}") for each in answer["left_out"]]

@@ -14,7 +14,7 @@ import hashlib
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,10 +32,10 @@ from runtime.agent_profile import ProfileOrder
 from runtime.agents import AgentClient
 from runtime.artifacts import send_files
 from runtime.fleet_agents import fleet_agents
+from runtime.profile_progress import Advance, Show
 from runtime.security import Security
 
 SILENCE_S = 900.0  # a board that exports and quantises a large network says nothing meanwhile
-Show = Callable[[str, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ def profile_fleet(
     template: ProfileRequest,
     fleet: Fleet,
     names: Sequence[str],
-    show: Show = lambda device, share, note: None,
+    show: Show = lambda device, advance: None,
     security: Security = Security(),
 ) -> list[DeviceResult]:
     """Profile these devices of the fleet, each by its agent, and gather their tables.
 
     ``template``: what to measure; its ``samples`` are the feature maps stored here, ``output`` is the
-    folder of the tables; its device and placement are each agent's own. ``show(device, share, note)``
+    folder of the tables; its device and placement are each agent's own. ``show(device, advance)``
     is called from several threads. A device that fails has its ``error``, the others go on. Raises
     ``InputError`` before anything starts; ``KeyboardInterrupt`` once the agents have stopped and what
     they measured is here.
@@ -167,7 +167,7 @@ class FleetWork:
         except EdgecutError as found:
             error = error or found
             rows = len(_keys(output))
-        self._show(client.name, 1.0 if error is None else 0.0, "done" if error is None else "failed")
+        self._show(client.name, Advance(1.0, "done") if error is None else Advance(0.0, "failed"))
         return DeviceResult(client.name, output, rows, summary, error)
 
     def _check_stopped(self, client: AgentClient) -> None:
@@ -179,9 +179,10 @@ class FleetWork:
 
         def told(sent: int, total: int) -> None:
             self._check_stopped(client)
-            self._show(client.name, 0.0, f"sending inputs, {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
+            said = f"sending inputs, {sent / 1e6:.1f} of {total / 1e6:.1f} MB"
+            self._show(client.name, Advance(0.0, said))
 
-        self._show(client.name, 0.0, "sending inputs")
+        self._show(client.name, Advance(0.0, "sending inputs"))
         files = {file.digest: self._template.samples / Path(file.name).name for file in self._inputs()}
         send_files(client, files, f"edgecut samples {self._template.source.arguments}", told)
 
@@ -204,7 +205,7 @@ class FleetWork:
         def told(body: Body) -> None:
             if self._stopped.is_set():  # it was being asked just then
                 client.cancel()
-            self._show(client.name, float(body.get("share", 0.0)), str(body.get("note", "")))
+            self._show(client.name, from_data(Advance, body, f"progress of {client.name}"))
 
         answer = client.request("profile", to_data(self.order(client)), timeout_s=SILENCE_S, progress=told)
         return _summary(answer, self._template, client.name)

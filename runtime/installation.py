@@ -49,7 +49,8 @@ Failed = Callable[["Installation"], None]
 class Installation:
     """``answered`` and ``failed`` are called from threads of the installation, ``failed`` once at most.
 
-    ``suspects``: after a failure, the devices it came from, and the links that may be the cause.
+    ``power_w``: what devices draw, where their agents tell. ``suspects``: after a failure, the devices it came
+    from, and the links that may be the cause.
     """
 
     def __init__(self, plan: Plan, agents: FleetAgents, window: int) -> None:
@@ -59,6 +60,7 @@ class Installation:
         self.devices = tuple(dict.fromkeys(segment.device for segment in self.segments))
         self.failure: EdgecutError | None = None
         self.suspects: tuple[frozenset[str], frozenset[tuple[str, str]]] = frozenset(), frozenset()
+        self.power_w: dict[str, float] = {}
         self._agents = agents
         self._clocks: dict[str, HostClock] = {}
         self._outbox: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
@@ -177,6 +179,9 @@ class Installation:
         def heard(body: Body) -> None:
             if body.get("state") == "started":
                 self._started.put(device)
+            power_w = body.get("power_w")
+            if isinstance(power_w, float):
+                self.power_w[device] = power_w
 
         try:
             which = {"installation": self.id}

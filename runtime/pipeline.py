@@ -196,6 +196,17 @@ class Pipeline:
         request.posted_s = time.monotonic()
         target.post(number, request.inputs)
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests are unanswered."""
+        return len(self._book)
+
+    @property
+    def power_w(self) -> dict[str, float]:
+        """What devices of the present plan draw, where their agents tell."""
+        target = self._target
+        return dict(target.power_w) if target else {}
+
     def waiting_for(self, installation: Installation) -> int:
         """How many requests it has yet to answer."""
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -34,11 +34,3 @@ def progress_bar(what: str, total: float | None) -> Iterator[Callable[..., None]
             progress.update(task, advance=amount, note=note)
 
         yield advance
-
-
-@contextmanager
-def progress_lines(names: Sequence[str]) -> Iterator[Callable[[str, float, str], None]]:
-    """A bar for each name. Yields ``show(name, share, note)``, which any thread may call."""
-    with _progress() as progress:
-        tasks = {name: progress.add_task(name, total=1.0, note="waiting") for name in names}
-        yield lambda name, share, note: progress.update(tasks[name], completed=share, note=note)

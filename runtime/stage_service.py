@@ -50,6 +50,7 @@ from runtime.itinerary import (
 )
 from runtime.link_probe import clock_name
 from runtime.orders import Progress
+from runtime.power_gauge import PowerGauge
 from runtime.segment import Device, Segment
 from runtime.shaping import Pacer, shape_sender
 from runtime.transport import Receiver, Sender, Transport
@@ -62,10 +63,12 @@ _HEADER_BYTES = 1 << 16  # what a frame has beside its tensors, amply
 
 
 class StageService:
-    """``store`` has the bundles that were sent here; those loaded are held in it."""
+    """``store`` has the bundles that were sent here; those loaded are held in it. ``gauge``: of the device's power."""
 
-    def __init__(self, name: str, transport: Transport, store: ArtifactStore) -> None:
-        self._name, self._transport, self._store = name, transport, store
+    def __init__(
+        self, name: str, transport: Transport, store: ArtifactStore, gauge: PowerGauge | None = None
+    ) -> None:
+        self._name, self._transport, self._store, self._gauge = name, transport, store, gauge
         self._installed: dict[str, _Installed] = {}
         self._lock = threading.Lock()
         self._computing = threading.Lock()
@@ -99,13 +102,14 @@ class StageService:
 
     def run(self, body: Body, progress: Progress) -> Body:
         """Pass requests through until unloaded. Raises the error that ended it."""
-        made = self._find(body)
+        made, gauge = self._find(body), self._gauge
         try:
             made.start()
             progress({"state": "started"})
-            while not made.ended.wait(HEARTBEAT_S):
-                made.check()
-                progress(made.statistics())
+            with gauge.watching() if gauge else contextlib.nullcontext():
+                while not made.ended.wait(HEARTBEAT_S):
+                    made.check()
+                    progress({**made.statistics(), "power_w": gauge.mean_w() if gauge else None})
             if made.failure:
                 raise made.failure
             return made.statistics()

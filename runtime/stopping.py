@@ -22,13 +22,15 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stopping:
-    """Handles both signals in the main thread while it is entered.
+    """Handles both signals in the main thread while it is entered. ``restore`` is called before the second one ends
+    the process; ``say``: whether to tell, on standard error, what the first one does.
 
     Within ``draining`` the first signal is noted (``exit_code``) and told on standard error; elsewhere it raises
     ``Stopped``. A second one ends the process, without a word to anybody: what is on disk is whole at any moment.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, restore: Callable[[], None] = lambda: None, say: bool = True) -> None:
+        self._restore, self._say = restore, say
         self._draining = False
         self.exit_code: int | None = None
         self._before: list[Any] = []
@@ -57,11 +59,13 @@ class Stopping:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.exit_code is not None:
+            self._restore()
             os._exit(128 + number)
         self.exit_code = 128 + number
         if not self._draining:
             raise Stopped(number)
-        os.write(2, _SAID)  # a stream may be in the middle of a line
+        if self._say:
+            os.write(2, _SAID)  # a stream may be in the middle of a line
 
 
 def on_stop(first: Callable[[], None]) -> None:

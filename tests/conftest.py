@@ -31,8 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
 # a second time. A fault of ours comes again.
 REAL_TIME = (
     "agent", "agent_host", "active_fleet", "artifacts", "clocks", "clocks_deploy", "deploy", "deploy_streams", "fuzz",
-    "hosts", "hosts_agents", "hosts_deploy", "links", "links_command", "powerlog_live", "profile", "reacting", "router",
-    "router_hosts", "shaping", "simulate_runtime", "tls", "transport",
+    "hosts", "hosts_agents", "hosts_deploy", "links", "links_command", "live_terminal", "powerlog_live", "profile",
+    "reacting", "router", "router_hosts", "shaping", "simulate_runtime", "tls", "transport",
 )  # fmt: skip
 
 

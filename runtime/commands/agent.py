@@ -13,6 +13,7 @@ from runtime.commands.options import FILE, FOLDER, parse_names, parse_size, secu
 if TYPE_CHECKING:
     from planner.fleet import Device, Fleet
     from runtime.agent_files import AgentFiles
+    from runtime.power_gauge import PowerGauge
     from runtime.security import Security
     from runtime.zenoh_transport import ZenohTransport
 
@@ -47,6 +48,11 @@ _CONNECT_TIMEOUT_S = 5.0  # Ctrl-C is heard between attempts
     callback=parse_names,
     help="Your own Python modules that networks may be built from, joined by commas.",
 )
+@click.option(
+    "--meter",
+    metavar="auto|NAME[:WHERE]",
+    help="Tell those who deploy what this machine draws; `edgecut doctor` lists the meters.",
+)
 @click.option("--folder", type=FOLDER, help="What it measured and was sent.  [default: agent-NAME]")
 @click.option(
     "--cache-limit",
@@ -62,6 +68,7 @@ def agent(
     discoverable: bool,
     security: Security,
     modules: tuple[str, ...],
+    meter: str | None,
     folder: Path | None,
     cache_limit: int | None,
 ) -> None:
@@ -91,7 +98,18 @@ def agent(
     from runtime.agent_files import AgentFiles
 
     files = AgentFiles(folder or Path(f"agent-{name}"), cache_limit)
-    serve(name, where, others, discoverable, files, modules, security)
+    serve(name, where, others, discoverable, files, modules, security, power_gauge(meter))
+
+
+def power_gauge(meter: str | None) -> PowerGauge | None:
+    """Raises an ``EdgecutError`` where the meter does not work."""
+    if meter is None:
+        return None
+    from profiler.energy.meter import open_meter
+    from runtime.power_gauge import PowerGauge
+
+    open_meter(meter).close()
+    return PowerGauge(lambda: open_meter(meter))
 
 
 def places(
@@ -124,6 +142,7 @@ def serve(
     files: AgentFiles,
     modules: tuple[str, ...],
     security: Security,
+    gauge: PowerGauge | None = None,
 ) -> None:
     from runtime.agent_service import make_agent
     from runtime.stopping import on_stop
@@ -132,7 +151,7 @@ def serve(
     on_stop(stopping.set)
     store = files.store
     with _joined(where, others, discoverable, security, stopping) as transport:
-        served = make_agent(name, transport, files, modules)
+        served = make_agent(name, transport, files, modules, gauge)
         on_stop(served.leave)
         where = transport.endpoint if where.endswith(":0") else where
         doing = [f"listens on {where}"] if where else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,9 @@ from runtime.commands.adviser_options import Advice, adviser_options
 from runtime.commands.options import FILE, FOLDER, discover_option, security_options
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from runtime.monitor import Monitor
     from runtime.security import Security
 
 
@@ -24,6 +29,32 @@ def _parse_check(context: click.Context, option: click.Parameter, text: str | No
     if not text.isdecimal():
         raise click.BadParameter(f"{text!r} is not a number of requests, all or none")
     return int(text)
+
+
+@contextmanager
+def offered(monitor: Monitor, endpoint: tuple[str, int] | None, err: Console) -> Iterator[None]:
+    """The monitor's figures to Prometheus, where that is wanted."""
+    if endpoint is None:
+        yield
+        return
+    from runtime.metrics import served
+
+    with served(monitor, endpoint) as address:
+        err.print(f"metrics: {address}", soft_wrap=True)
+        yield
+
+
+def _parse_metrics(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> tuple[str, int] | None:
+    if text is None:
+        return None
+    from runtime.metrics import parse_endpoint
+
+    try:
+        return parse_endpoint(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()
@@ -77,6 +108,13 @@ def _parse_check(context: click.Context, option: click.Parameter, text: str | No
     show_default=True,
     help="A process per device over loopback, or threads of this one.",
 )
+@click.option(
+    "--metrics",
+    callback=_parse_metrics,
+    metavar="HOST:PORT",
+    help="Offer figures to Prometheus there while it runs; a port alone is this machine's own. Whoever reaches it "
+    "may read them.",
+)
 @discover_option
 @adviser_options
 @security_options
@@ -98,6 +136,7 @@ def deploy(
     on_error: str,
     concurrency: int,
     transport: Any,
+    metrics: tuple[str, int] | None,
     discover_s: float,
     security: Security,
     output: Path | None,
@@ -118,7 +157,9 @@ def deploy(
     from runtime.deployed import on_fleet
     from runtime.deployment import DeployRequest, record
     from runtime.discovery import located
-    from runtime.progress import progress_bar
+    from runtime.live import on_screen, restore_terminal, watched
+    from runtime.live_deploy import DeployView
+    from runtime.monitor import Monitor
     from runtime.run_tables import show_run
     from runtime.stopping import Stopped, Stopping
 
@@ -145,18 +186,14 @@ def deploy(
         security,
     )
     skipped: list[str] = []
-    stopping = Stopping()
+    err = console(stderr=True)
+    stopping = Stopping(restore_terminal, say=not on_screen(err))
     title = f"{plan.chain.source.name} on {', '.join(plan.devices)}"
-    total = request.limit and request.limit * max(len(inputs), 1) / plan.batch
+    total = request.limit and -(-request.limit // plan.batch) * max(len(inputs), 1)
+    monitor = Monitor(plan, concurrency, total)
     try:
-        with stopping, progress_bar(title, total) as advance:
-            run = record(
-                request,
-                skipped,
-                lambda note: advance(note != "warm-up", note),
-                lambda line: out.print(line, soft_wrap=True),
-                stopping,
-            )
+        with offered(monitor, metrics, err), stopping, watched(DeployView(monitor, title, stopping), err):
+            run = record(request, skipped, monitor, lambda line: out.print(line, soft_wrap=True), stopping)
     except Stopped:
         run = None
     finally:
@@ -172,7 +209,5 @@ def deploy(
         out.print(f"wrote {folder}", soft_wrap=True)
     if stopping.exit_code:
         again = "" if output else f" with -o {folder}"
-        console(stderr=True).print(
-            f"interrupted; what was finished is kept. The same command{again} goes on", soft_wrap=True
-        )
+        err.print(f"interrupted; what was finished is kept. The same command{again} goes on", soft_wrap=True)
         click.get_current_context().exit(stopping.exit_code)

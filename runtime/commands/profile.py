@@ -152,12 +152,14 @@ def profile(
         raise click.BadParameter(str(error), param_hint="--device") from None
 
     from profiler.placement import placement
-    from profiler.request import ProfileRequest, Step
+    from profiler.request import ProfileRequest
     from profiler.session import profile as run_profile
     from runtime.commands.profile_fleet import profile_devices, profile_devices_actively
     from runtime.commands.profile_notes import summary_notes
     from runtime.console import console
-    from runtime.progress import progress_bar
+    from runtime.live import watched
+    from runtime.live_profile import ProfileView
+    from runtime.profile_progress import Progressing
 
     request = ProfileRequest(
         source=source,
@@ -183,13 +185,9 @@ def profile(
         else:
             profile_devices(request, machines, names, security)
         return
-    with progress_bar(f"{source.name} on {device}", 1.0) as advance:
-
-        def show(step: Step) -> None:
-            note = f"{step.bundle} {step.variant}" if step.bundle else ""
-            advance(step.work / step.total, note)
-
-        summary = run_profile(request, show)
+    view, steps = ProfileView(f"profile of {source.name}", [request.device]), Progressing()
+    with watched(view):
+        summary = run_profile(request, lambda step: view.tell(request.device, steps.after(step)))
     out = console()
     resumed = f", {summary.resumed} were there before" if summary.resumed else ""
     for note in summary_notes(summary, protocol):

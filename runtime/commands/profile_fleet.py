@@ -90,17 +90,22 @@ def profile_devices_actively(
     from runtime.console import console
     from runtime.fleet_active import profile_actively
     from runtime.fleet_profile import table_of
+    from runtime.live import watched
+    from runtime.live_profile import ProfileView
 
-    result = profile_actively(
-        template,
-        fleet,
-        names,
-        objective=active.objective,
-        limits=active.limits,
-        gap=active.gap,
-        verify=active.verify,
-        security=security,
-    )
+    view = ProfileView(f"active profile of {template.source.name}", names)
+    with watched(view):
+        result = profile_actively(
+            template,
+            fleet,
+            names,
+            objective=active.objective,
+            limits=active.limits,
+            gap=active.gap,
+            verify=active.verify,
+            show=view.tell,
+            security=security,
+        )
     show_result(result, active.objective)
     for name in names:
         console().print(f"wrote {table_of(template, name)}", soft_wrap=True)
@@ -109,10 +114,12 @@ def profile_devices_actively(
 def profile_devices(template: ProfileRequest, fleet: Fleet, names: Sequence[str], security: Security) -> None:
     """Profile these devices and print a line for each; exit code 1 if one failed."""
     from runtime.fleet_profile import profile_fleet
-    from runtime.progress import progress_lines
+    from runtime.live import watched
+    from runtime.live_profile import ProfileView
 
-    with progress_lines(names) as show:
-        results = profile_fleet(template, fleet, names, show, security)
+    view = ProfileView(f"profile of {template.source.name}", names)
+    with watched(view):
+        results = profile_fleet(template, fleet, names, view.tell, security)
     show_results(template.source.name, results, template.protocol)
     if any(result.error for result in results):
         sys.exit(1)
