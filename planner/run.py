@@ -23,7 +23,7 @@ from planner.plan import Plan
 from planner.run_plans import SwitchRow, load_plans, load_switches
 from planner.table import read_cells
 
-SCHEMA = "edgecut.run/4"
+SCHEMA = "edgecut.run/5"
 Kind = Literal["stage", "hop", "encode", "wire", "decode", "total"]
 
 
@@ -34,6 +34,8 @@ class RunRow:
     A hop in a codec has rows for ``encode``, ``wire`` and ``decode`` too, of which its own is the sum.
     ``measured_s`` is without the time spent waiting for a busy device or link, which is ``queue_s``.
     The total's ``measured_s`` is from input on the source to output on the sink, waiting included.
+    ``begin_s``: when its work began, in seconds of the run on the coordinator's clock; before, it waited. The
+    total begins with the input on the source, a hop with the first of its parts; None is of no deployment.
     The rest is given in total rows. ``output_error``: largest difference from the whole fp32 model's
     output, relative to its largest value. ``bundle_error``: the same against the plan's bundles run in
     one process, where the plan loses something: a stage below fp32, a lossy codec. ``output_noise``: power
@@ -55,6 +57,7 @@ class RunRow:
     accuracy: float | None = None
     whole_accuracy: float | None = None
     plan: int = 0
+    begin_s: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.request, self.index, self.plan) < 0:
@@ -65,6 +68,7 @@ class RunRow:
 
 
 _OPTIONAL = (
+    "begin_s",
     "output_error",
     "output_noise",
     "bundle_error",

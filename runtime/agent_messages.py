@@ -12,7 +12,7 @@ from planner.errors import EdgecutError, WorkerError
 from profiler.machine import versions
 
 # Counts up where what the two say to each other changes.
-PROTOCOL = 2
+PROTOCOL = 3
 CANCEL, HELLO = "cancel", "hello"
 LEAVING = "leaving"  # what an agent that will end soon adds to its name
 # The most that one frame on these channels has: a body of 16 MiB and its header.

@@ -30,6 +30,7 @@ from runtime.commands.samples import samples
 from runtime.commands.simulate import simulate
 from runtime.commands.solve import solve
 from runtime.commands.solve_many import replicate, solve_many
+from runtime.commands.trace import trace
 from runtime.commands.verify import verify
 
 
@@ -56,7 +57,7 @@ def cli() -> None:
 
 for command in (
     doctor, clocks, inspect, verify, samples, bench, build, keys, agent, agents, router, profile, links, energy,
-    import_, solve, explain, front, break_even, solve_many, replicate, simulate, deploy, report,
+    import_, solve, explain, front, break_even, solve_many, replicate, simulate, deploy, trace, report,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from planner.errors import DeploymentError, InputError, VerificationError
 from planner.plan import Plan
 from planner.run import Run, RunInfo, RunRow
+from planner.run_marks import Marks
 from planner.run_plans import RunPlans
 from profiler.cut import CutModel
 from profiler.model import LoadedModel
@@ -23,6 +24,7 @@ from runtime.bundles import load_planned, preparation
 from runtime.checking import KEPT, Checker, Verdict, tolerance
 from runtime.monitor import Monitor
 from runtime.pipeline import Answer, Pipeline, TransportName, opened
+from runtime.reports.trace import write_trace
 from runtime.results import open_outputs
 from runtime.run_folder import RunFolder, StreamNote
 from runtime.security import Security
@@ -44,7 +46,8 @@ class DeployRequest:
     for each input once, and ``DEFAULT_REQUESTS`` of the default ones. ``outputs``: see ``runtime.results``.
     ``check``: so many different requests at most are compared with the whole model, None for all. ``skip``:
     refused inputs are left out; otherwise the first one ends the run. ``adviser``: what other plans it may switch
-    to, None for none. ``security``: how its agents may be reached.
+    to, None for none. ``security``: how its agents may be reached. ``trace``: the file for a trace of the run,
+    written at its end, however it ends.
     """
 
     plan: Plan
@@ -59,6 +62,7 @@ class DeployRequest:
     skip: bool = True
     adviser: Adviser | None = None
     security: Security = Security()
+    trace: Path | None = None
 
     @property
     def limit(self) -> int | None:
@@ -98,6 +102,8 @@ def record(
                 deployment.run(skipped, monitor or Monitor(plan), log, stopping)
         finally:
             run.finish()
+            if request.trace:
+                log(write_trace(request.output, request.trace).wrote(request.trace))
     found = Run.load(request.output)
     if max(deployment.worst, found.deviation / found.info.tolerance) > 1:
         whole = "the whole model's" if plan.exact else "those of the plan's bundles run here"
@@ -181,7 +187,8 @@ class _Deployment:
         monitor: Monitor,
         stopping: Callable[[], bool],
     ) -> None:
-        run, begun_s = self.run_folder, time.perf_counter() - self.run_folder.at_s
+        run = self.run_folder
+        origin_ns = time.monotonic_ns() - round(run.at_s * 1e9)  # a run that goes on does so in its own time
         plans, noted = RunPlans(run.folder, self.request.plan), 0
         monitor.begin(run.next_request)
 
@@ -198,11 +205,15 @@ class _Deployment:
         with Feed([self._groups(*each) for each in enumerate(run.next_inputs)]) as feed:
             for settled in answers(feed, pipeline.submit, pipeline.window, stopping, refuse):
                 group, key = settled.group, self._key(settled.stream, settled.group)
-                answer, rows = settled.answer, []
+                answer, rows, marks = settled.answer, [], None
                 if answer:
                     answer = replace(answer, request=run.next_request)
                     verdict = checker.judge(answer.plan, key, group.tensors, answer.outputs, group.labels)
-                    rows = answer_rows(plans.number(answer.plan), answer, verdict)
+                    number = plans.number(answer.plan)
+                    rows = answer_rows(number, answer, verdict, origin_ns)
+                    since_ns = tuple(mark - origin_ns for mark in answer.marks)
+                    marks = Marks(run.next_request, number, answer.error_ns, since_ns)
+                    run.note_clocks(answer.clocks, rows[-1].begin_s or 0.0)
                     monitor.took(answer, rows)
                     self.worst = checker.worst
                     run.note(tolerance(answer.plan))
@@ -211,7 +222,8 @@ class _Deployment:
                     group,
                     answer.outputs if answer else (),
                     rows,
-                    time.perf_counter() - begun_s,
+                    (time.monotonic_ns() - origin_ns) / 1e9,
+                    marks,
                 )
                 for switch in pipeline.keeper.switches[noted:]:
                     plans.switched(switch.at, switch.plan, switch.reason)
@@ -227,8 +239,8 @@ class _Deployment:
         return stream, tuple(number % length if length else number for number in group.numbers)
 
 
-def answer_rows(plan: int, answer: Answer, found: Verdict) -> list[RunRow]:
-    """What the run records of an answer that its plan number ``plan`` gave."""
-    rows = list(measured_rows(answer.plan, answer.segments, answer.request, answer.marks))
+def answer_rows(plan: int, answer: Answer, found: Verdict, origin_ns: int = 0) -> list[RunRow]:
+    """What a run that began at ``origin_ns`` records of an answer that its plan number ``plan`` gave."""
+    rows = list(measured_rows(answer.plan, answer.segments, answer.request, answer.marks, origin_ns))
     rows[-1] = replace(rows[-1], **asdict(found))
     return [replace(row, plan=plan) for row in rows]

@@ -22,7 +22,7 @@ from planner.plan import Plan
 from planner.run import RunRow
 from runtime.counting import Durations, Windowed
 from runtime.monitor_state import DeviceState, LinkState, Part, PartState, State, parts_of
-from runtime.spans import spans
+from runtime.timing import passed
 
 if TYPE_CHECKING:
     from runtime.pipeline import Answer, Pipeline
@@ -107,16 +107,18 @@ class Monitor:
                 elif (row.kind, row.index) in named:
                     self._of(named[row.kind, row.index]).add(row.measured_s)
             worked: dict[str, float] = {}
-            for span in spans(answer.plan, answer.segments, answer.marks):
-                ready_s, begin_s, end_s = span.ready_ns / 1e9, span.begin_ns / 1e9, span.end_ns / 1e9
-                place = self._device(span.device)
-                if span.link:
-                    place = self.links.setdefault(span.link.pair, Place())
-                    place.sent.spread(begin_s, end_s, answer.plan.hops[span.part].wire_bytes)
+            for part in passed(answer.plan, answer.segments, answer.marks):
+                waits_s, begin_s, end_s = part.waits_ns / 1e9, part.begin_ns / 1e9, part.end_ns / 1e9
+                segment = part.segment
+                place = self._device(segment.device)
+                if part.kind == "wire":
+                    assert segment.link
+                    place = self.links.setdefault(segment.link.pair, Place())
+                    place.sent.spread(begin_s, end_s, answer.plan.hops[part.index].wire_bytes)
                 else:
-                    worked[span.device] = end_s
+                    worked[segment.device] = end_s
                 place.busy.spread(begin_s, end_s)
-                place.waiting.spread(ready_s, begin_s)
+                place.waiting.spread(waits_s, begin_s)
             for device, end_s in worked.items():
                 self._device(device).requests.add(end_s)
 

@@ -16,10 +16,10 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -31,11 +31,12 @@ from planner.plan import Plan
 from profiler.runner import Array
 from runtime.adviser import Adviser
 from runtime.bundles import Preparation
+from runtime.clock_offset import Offset
 from runtime.fleet_agents import FleetAgents, fleet_agents, thread_agents
 from runtime.installation import Installation
 from runtime.keeper import Keeper
 from runtime.security import Security
-from runtime.timing import aligned, measured_rows
+from runtime.timing import aligned, alignment_error_ns, measured_rows
 from runtime.wire import Frame
 
 TransportName = Literal["zenoh", "in-process"]
@@ -48,7 +49,7 @@ class Answer:
     """The outputs of one request, the plan that gave them, and when it passed each place.
 
     ``request`` counts from 0 in its stream. ``marks`` are nanoseconds of the coordinator's clock (see
-    ``runtime.segment``).
+    ``runtime.segment``), within ``error_ns`` by what was known of the devices' ``clocks``.
     """
 
     request: int
@@ -56,6 +57,8 @@ class Answer:
     marks: tuple[int, ...]
     plan: Plan
     segments: tuple[Segment, ...]
+    clocks: Mapping[str, Offset] = field(default_factory=dict)
+    error_ns: int = 0
 
 
 @dataclass
@@ -173,8 +176,11 @@ class Pipeline:
                 return
         self._slots.release()
         plan, segments = installation.plan, installation.segments
-        marks = aligned(frame.marks, segments, installation.offsets)
-        request.future.set_result(Answer(frame.request, frame.tensors, marks, plan, segments))
+        clocks = installation.offsets
+        marks = aligned(frame.marks, segments, clocks)
+        error_ns = alignment_error_ns(frame.marks, segments, clocks)
+        answer = Answer(frame.request, frame.tensors, marks, plan, segments, clocks, error_ns)
+        request.future.set_result(answer)
         self._adviser.observe(plan, list(measured_rows(plan, segments, frame.request, marks)))
 
     def direct(self, target: Installation | None, again: bool = False) -> None:

@@ -1,8 +1,8 @@
 """A run on disk while it grows: a killed deployment loses and repeats nothing when it is begun again.
 
 ``answers.jsonl`` has a line for each answered request. It is written last, so what it says is on disk: the
-outputs, and the request's rows of ``run.csv``. Opening a run again drops whatever comes after its last whole line and
-goes on after it. Inputs are answered in the order of their stream, so a stream's next one says all.
+outputs, and the request's rows of ``run.csv`` and ``marks.csv``. Opening a run again drops whatever comes after its
+last whole line and goes on after it. Inputs are answered in the order of their stream, so a stream's next one says all.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from planner.documents import document, from_data, to_data
 from planner.errors import DocumentError, MismatchError, StorageError
 from planner.run import RunInfo, RunRow, format_run_row, run_header
+from planner.run_marks import CLOCKS_HEADER, MARKS_HEADER, ClockRow, Marks
 from runtime.batching import Group, split
+from runtime.clock_offset import Offset
 from runtime.results import STANDARD_OUTPUT, Outputs
 from runtime.wire import Array
 
@@ -28,7 +31,7 @@ try:
 except ImportError:  # not on Windows: two coordinators of one run are then not noticed
     fcntl = None  # type: ignore[assignment]
 
-SCHEMA = "edgecut.answers/1"
+SCHEMA = "edgecut.answers/2"
 _ANEW = "pass another --output to begin anew"
 
 
@@ -53,8 +56,8 @@ class RunNote:
 class AnswerLine:
     """Inputs ``begin``..``end``-1 of a stream are done: refused as ``refused`` says, the others by ``request``.
 
-    ``request`` is None where all were refused. ``table_bytes``: of ``run.csv`` with this request. ``at_s``: seconds of
-    the run until then.
+    ``request`` is None where all were refused. ``table_bytes``, ``marks_bytes``: of ``run.csv`` and ``marks.csv`` with
+    this request. ``at_s``: seconds of the run until then.
     """
 
     stream: int
@@ -63,6 +66,7 @@ class AnswerLine:
     request: int | None
     refused: dict[int, str]
     table_bytes: int
+    marks_bytes: int
     at_s: float
 
     @property
@@ -90,7 +94,8 @@ class RunFolder:
         self._note = RunNote(SCHEMA, tuple(streams), place)
         self.next_inputs = [0] * len(streams)
         self._numbers = [array("q") for _ in streams]
-        self.next_request = self.refused = table_bytes = 0
+        self.next_request = self.refused = table_bytes = marks_bytes = 0
+        self._clocks: Mapping[str, Offset] = {}
         self.at_s = 0.0
         self._opened = ExitStack()
         self._opened.callback(outputs.close)
@@ -101,12 +106,17 @@ class RunFolder:
                     raise MismatchError(f"{folder} holds a run that cannot go on", _ANEW)
                 self._log = self._opened.enter_context((folder / "answers.jsonl").open("a+b"))
                 self._lock()
-                self._table = self._opened.enter_context((folder / "run.csv").open("a+b"))
+                self._table, self._marks, self._clock_rows = (
+                    self._opened.enter_context((folder / name).open("a+b"))
+                    for name in ("run.csv", "marks.csv", "clocks.csv")
+                )
             for line in self._resume():
                 self._count(line)
-                table_bytes = line.table_bytes
+                table_bytes, marks_bytes = line.table_bytes, line.marks_bytes
             with self._written():
-                self._cut_table(table_bytes)
+                _cut(self._table, table_bytes, run_header())
+                _cut(self._marks, marks_bytes, MARKS_HEADER)
+                _cut(self._clock_rows, _whole_lines(self._clock_rows), CLOCKS_HEADER)
                 outputs.resume(self._numbers)
         except BaseException:
             self._opened.close()
@@ -155,14 +165,6 @@ class RunFolder:
             raise MismatchError(f"{self.folder} holds a run over {over}, whose inputs have changed", _ANEW)
         self.info = replace(begun, concurrency=max(begun.concurrency, self.info.concurrency))
 
-    def _cut_table(self, size: int) -> None:
-        if self._table.seek(0, os.SEEK_END) < size:
-            raise StorageError(f"{self._table.name} lacks rows that were written", _ANEW)
-        self._table.truncate(size)
-        if not size:
-            self._table.write(run_header().encode())
-            self._table.flush()
-
     def _count(self, line: AnswerLine) -> None:
         self.next_inputs[line.stream] = line.end
         self._numbers[line.stream].extend(line.answered)
@@ -176,9 +178,15 @@ class RunFolder:
             self.info = replace(self.info, tolerance=tolerance)
 
     def add(
-        self, stream: int, group: Group, outputs: Sequence[Array], rows: Sequence[RunRow], at_s: float
+        self,
+        stream: int,
+        group: Group,
+        outputs: Sequence[Array],
+        rows: Sequence[RunRow],
+        at_s: float,
+        marks: Marks | None = None,
     ) -> None:
-        """Keep what became of a group: its request's outputs and rows, none where every input was refused.
+        """Keep what became of a group: its request's outputs, rows and marks, none where every input was refused.
 
         Raises ``StorageError``; what was added before stays whole.
         """
@@ -189,6 +197,9 @@ class RunFolder:
                 self._outputs.add(stream, number, each)
             self._table.write("".join(map(format_run_row, rows)).encode())
             self._table.flush()
+            if marks:
+                self._marks.write(marks.line().encode())
+                self._marks.flush()
             line = AnswerLine(
                 stream,
                 group.begin,
@@ -196,12 +207,26 @@ class RunFolder:
                 self.next_request if rows else None,
                 {each.number: each.reason for each in group.refused},
                 self._table.tell(),
+                self._marks.tell(),
                 at_s,
             )
             self._append(line)
             self._count(line)
             for number, each in parts:
                 self._outputs.committed(stream, number, each)
+
+    def note_clocks(self, clocks: Mapping[str, Offset], at_s: float) -> None:
+        """What is known of the devices' clocks now; kept where it changed. Raises ``StorageError``."""
+        changed = {name: clock for name, clock in clocks.items() if self._clocks.get(name) != clock}
+        if not changed:
+            return
+        self._clocks = {**self._clocks, **clocks}
+        with self._written():
+            for name, clock in changed.items():
+                seconds = clock.offset_ns / 1e9, clock.error_ns / 1e9
+                row = ClockRow(at_s, name, *seconds, clock.drift, clock.drift_error)
+                self._clock_rows.write(row.line().encode())
+            self._clock_rows.flush()
 
     def _append(self, line: RunNote | AnswerLine) -> None:
         with self._written():
@@ -211,7 +236,7 @@ class RunFolder:
     def finish(self) -> None:
         """Note how far the run came and write the outputs."""
         with self._written():
-            for stream in (self._table, self._log):
+            for stream in (self._table, self._marks, self._clock_rows, self._log):
                 os.fsync(stream.fileno())
             self._outputs.finish(self._numbers)
         replace(self.info, wall_s=self.at_s, requests=self.next_request).save(self.folder / "run.json")
@@ -234,6 +259,23 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._opened.close()
+
+
+def _cut(table: BinaryIO, size: int, header: str) -> None:
+    """Drop what comes after ``size`` bytes; an empty table gets its header."""
+    if table.seek(0, os.SEEK_END) < size:
+        raise StorageError(f"{table.name} lacks rows that were written", _ANEW)
+    table.truncate(size)
+    table.seek(size)  # or it would tell the place from before
+    if not size:
+        table.write(header.encode())
+        table.flush()
+
+
+def _whole_lines(table: BinaryIO) -> int:
+    """How many bytes are lines that were written whole."""
+    table.seek(0)
+    return table.read().rfind(b"\n") + 1
 
 
 def _parsed(text: bytes, file: Path, number: int) -> object:

@@ -55,9 +55,9 @@ class Segment:
 
     ``failed`` is called once from a thread of the segment when it cannot go on.
 
-    Marks it adds to a frame, in nanoseconds: when the tensors were ready here; begin and end of decoding
-    (where it decodes), of each stage, and of encoding (where it encodes); when the outgoing link could
-    take them.
+    Marks it adds to a frame, in nanoseconds: when it had arrived; when its tensors were ready here; begin and
+    end of decoding (where it decodes), of each stage, and of encoding (where it encodes); when the outgoing
+    link could take them.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Segment:
                 continue
             # A frame that waited for this thread was ready before it was fetched.
             due_ns = max(frame.arrived_ns, frame.due_ns)
-            frame = frame.marked(time.monotonic_ns() if due_ns >= called_ns else due_ns)
+            frame = frame.marked(due_ns, time.monotonic_ns() if due_ns >= called_ns else due_ns)
             check_boundary(frame, order.inputs, order.boundary, order.arrives)
             if order.decodes:
                 frame = self._decoded(frame)

@@ -196,7 +196,7 @@ def test_rows_by_hand(cut: CutModel) -> None:
     made = plan(cut.chain, PLANS["there"], fleet())
     ms = 1_000_000
     # source: ready 0, stage 1..3, link free 4; other: ready 9, stage 10..12, link free 12; back: ready 15
-    marks = tuple(ms * at for at in (0, 1, 3, 4, 9, 10, 12, 12, 15, 15))
+    marks = tuple(ms * at for at in (-1, 0, 1, 3, 4, 8, 9, 10, 12, 12, 15, 15, 15))
     answer = Answer(5, (), marks, made, itinerary(made))
     rows = answer_rows(0, answer, Verdict(0.25, 0.01, None, None, None))
     seconds = [
@@ -206,6 +206,8 @@ def test_rows_by_hand(cut: CutModel) -> None:
         ("stage", 0, 2, 1), ("stage", 1, 2, 1), ("hop", 0, 5, 1), ("hop", 1, 3, 0), ("total", 0, 15, 3),
     ]  # fmt: skip
     assert (rows[-1].request, rows[-1].output_error) == (5, 0.25)
+    later = answer_rows(0, answer, Verdict(0.25, 0.01, None, None, None), origin_ns=-20 * ms)
+    assert [round(row.begin_s * 1e3, 6) for row in later] == [21, 30, 24, 32, 20]
 
 
 def coded(made: Plan, *codecs: str) -> Plan:
@@ -225,12 +227,17 @@ def test_rows_of_a_hop_in_a_codec_by_hand(cut: CutModel) -> None:
     made = coded(plan(cut.chain, PLANS["all on the other"], fleet()), "int8", "raw")
     ms = 1_000_000
     # source: ready 0, encode 1..3, link free 4; other: ready 9, decode 10..12, stage 13..20, free 20; back 25
-    marks = tuple(ms * at for at in (0, 1, 3, 4, 9, 10, 12, 13, 20, 20, 25, 25))
+    marks = tuple(ms * at for at in (-1, 0, 1, 3, 4, 8, 9, 10, 12, 13, 20, 20, 24, 25, 25))
     rows = {(row.kind, row.index): row for row in measured_rows(made, itinerary(made), 0, marks)}
     seconds = {key: (round(row.measured_s * 1e3), round(row.queue_s * 1e3)) for key, row in rows.items()}
     assert seconds == {
         ("stage", 0): (7, 1), ("hop", 0): (9, 3), ("encode", 0): (2, 1), ("wire", 0): (5, 1),
         ("decode", 0): (2, 1), ("hop", 1): (5, 0), ("total", 0): (25, 4),
+    }  # fmt: skip
+    begins = {key: round(row.begin_s * 1e3) for key, row in rows.items()}
+    assert begins == {
+        ("stage", 0): 13, ("hop", 0): 1, ("encode", 0): 1, ("wire", 0): 4, ("decode", 0): 10, ("hop", 1): 20,
+        ("total", 0): 0,
     }  # fmt: skip
     assert [rows[kind, 0].forecast_s for kind in ("encode", "decode")] == [0.001, 0.002]
     assert rows["wire", 0].forecast_s == pytest.approx(made.hops[0].cost.latency_s - 0.003)
@@ -326,6 +333,10 @@ def test_a_finished_run_begun_again_sends_nothing(
     longer = record(dataclasses.replace(request, requests=5), [])
     assert longer.rows[: len(first.rows)] == first.rows
     assert [row.request for row in longer.rows if row.kind == "total"] == list(range(5))
+    begins = [row.begin_s for row in longer.rows if row.kind == "total"]
+    assert begins[0] >= 0
+    assert begins == sorted(begins)  # a run that goes on does so in its own time
+    assert begins[3] >= begins[2] + longer.rows[len(first.rows) - 1].measured_s
     with pytest.raises(MismatchError, match="another plan"):
         record(dataclasses.replace(request, plan=plan(cut.chain, PLANS["there"], fleet())), [])
 
@@ -472,7 +483,7 @@ def test_a_damaged_run_says_where(cut: CutModel, tmp_path: Path) -> None:
     for text, says in (
         (whole.replace("measured_s", "measured_ms"), "write measured_s"),
         (whole.replace("stage", "stagge", 1), "line 2"),
-        (whole + "1,2\n", "expected 14 cells"),
+        (whole + "1,2\n", "expected 15 cells"),
     ):
         table.write_text(text)
         with pytest.raises(DocumentError, match=says):

@@ -18,7 +18,9 @@ from planner.fleet import Device, Fleet
 from planner.limits import Limits
 from planner.plan import Cost, Outcome, Plan, Proof, Stage, Variant
 from planner.run import Run, RunInfo, RunRow
+from planner.run_marks import Marks, read_clocks, read_marks
 from runtime.batching import Group, Input, Refusal, grouped
+from runtime.clock_offset import Offset
 from runtime.results import Outputs, StreamOutputs, open_outputs
 from runtime.run_folder import RunFolder, StreamNote
 
@@ -53,7 +55,9 @@ def go_on(folder: Path, outputs: Outputs, where: Path | None, count: int, most: 
         left = [each for each in stream_groups(count) if each[1].begin >= run.next_inputs[each[0]]]
         for stream, group in left[:most]:
             rows = [RunRow(run.next_request, kind, 0, 0.5, 0.5, 0.0) for kind in ("stage", "total")]
-            run.add(stream, group, group.tensors, rows if group.tensors else [], run.at_s + 0.25)
+            marks = Marks(run.next_request, 0, 7, (run.next_request, 10**9)) if group.tensors else None
+            run.note_clocks({"a": Offset(run.next_request // 3, 5)}, run.at_s)
+            run.add(stream, group, group.tensors, rows if group.tensors else [], run.at_s + 0.25, marks)
         if most is None:
             run.finish()
         return len(left)
@@ -96,7 +100,11 @@ def test_killed_and_begun_again_is_as_if_undisturbed(tmp_path: Path, where: str,
             half_write(folder / "run", chance)
         answered(None)
         found = Run.load(folder / "run")
-        results.append((content(target), found.rows, found.info.requests))
+        marks = list(read_marks(folder / "run"))
+        results.append((content(target), found.rows, found.info.requests, marks))
+        assert [row.offset_s for row in read_clocks(folder / "run")][-1] == (
+            found.info.requests - 1
+        ) // 3 / 1e9
     assert results[0] == results[1]
     rows = results[0][1]
     assert [row.request for row in rows if row.kind == "total"] == list(range(results[0][2]))

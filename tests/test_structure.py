@@ -86,6 +86,7 @@ HEAVY = (
                 "break-even",
                 "import",
                 "deploy",
+                "trace",
                 "report",
                 "energy",
             )

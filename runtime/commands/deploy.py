@@ -115,6 +115,11 @@ def _parse_metrics(
     help="Offer figures to Prometheus there while it runs; a port alone is this machine's own. Whoever reaches it "
     "may read them.",
 )
+@click.option(
+    "--trace",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="File for a trace of every request across devices, for ui.perfetto.dev; compressed if it ends in .gz.",
+)
 @discover_option
 @adviser_options
 @security_options
@@ -137,6 +142,7 @@ def deploy(
     concurrency: int,
     transport: Any,
     metrics: tuple[str, int] | None,
+    trace: Path | None,
     discover_s: float,
     security: Security,
     output: Path | None,
@@ -184,6 +190,7 @@ def deploy(
         on_error == "skip",
         adviser,
         security,
+        trace,
     )
     skipped: list[str] = []
     err = console(stderr=True)
