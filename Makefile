@@ -27,7 +27,7 @@ demo: $(READY)
 	$(BIN)/edgecut solve --profiles demo/edge.csv demo/server.csv --fleet $(FLEET) -o demo/plan.json
 	$(BIN)/edgecut deploy demo/plan.json -o demo/run
 	$(BIN)/edgecut report demo/edge.csv demo/server.csv demo/run -o demo/report
-	@echo; echo "Open forecast.png, baselines.png, chain.png and bundles-edge.png in demo/report."
+	@echo; echo "Open demo/report/report.html."
 
 # Two at a time: many tests wait for processes of their own.
 test: $(READY)

@@ -10,14 +10,14 @@ from dataclasses import replace
 from planner.baselines import baselines
 from planner.chain import Bundle
 from planner.codec_table import CodecName
-from planner.errors import InputError
+from planner.errors import InputError, SolverError
 from planner.explain_limits import shadow_prices
 from planner.explain_noise import Key, Noise
-from planner.explain_parts import challengers, endurance, parts
+from planner.explain_parts import Part, challengers, endurance, parts
 from planner.explain_period import explain_period
 from planner.explain_runners import DISTINCT, Distinct, runners_up
 from planner.explain_words import drift, summary
-from planner.explanation import Explanation, Rival
+from planner.explanation import Challenger, Endurance, Explanation, Rival
 from planner.override import priced_override
 from planner.peers import peers
 from planner.plan import Baseline, Hop, Plan, Stage
@@ -37,6 +37,7 @@ def explain(
     codecs: Sequence[CodecName] | None = None,
     partial: bool = False,
     dime_layers: int | None = None,
+    measurements_only: bool = False,
     time_limit_s: float = 60.0,
     solver: str = "cbc",
 ) -> Explanation:
@@ -45,6 +46,7 @@ def explain(
     ``count``: of runners-up and of bundles that come close. ``distinct``: what makes a runner-up another plan:
     "devices" of some layer, "cuts" (devices or bundles), "variants" (anything, codecs and routes too). ``codecs``:
     that hops may use; left out, as the plan was solved. ``partial``: over tables from which bundles are missing, too.
+    ``measurements_only``: what the plan hangs on, without plans beside it and without what limits cost.
     ``time_limit_s``: of each search. Raises ``MismatchError`` for tables of
     another chain, ``InputError`` for tables without what the plan runs, else as ``solve``.
     """
@@ -57,7 +59,7 @@ def explain(
     if not weights:
         return explain_period(
             *(plan, table), count=count, distinct=distinct, codecs=codecs, partial=partial,
-            time_limit_s=time_limit_s, solver=solver,
+            measurements_only=measurements_only, time_limit_s=time_limit_s, solver=solver,
         )  # fmt: skip
     model, left_out = priced(
         *(plan.chain, plan.fleet, table, weights, plan.limits, plan.batch, codecs),
@@ -80,24 +82,41 @@ def explain(
         holds=(best.stages, best.hops) == (stages, hops),
         proven=question.best.proven,
         distinct=distinct,
-        baselines=_baselines(question, dime_layers),
-        limits=shadow_prices(question),
+        baselines=() if measurements_only else _baselines(question, dime_layers),
+        limits=() if measurements_only else shadow_prices(question),
         notes=(*drift(plan, cost), *left_out),
     )
-    found = _measured(found, question, table, count, distinct)
+    found = _measured(found, question, table, count, distinct, measurements_only)
     return replace(found, summary=summary(found))
 
 
 def _measured(
-    found: Explanation, question: Question, table: ProfileTable, count: int, distinct: Distinct
+    found: Explanation,
+    question: Question,
+    table: ProfileTable,
+    count: int,
+    distinct: Distinct,
+    measurements_only: bool,
 ) -> Explanation:
-    """With what depends on single measurements, beside their noise."""
+    """With what depends on single measurements, beside their noise; if only that is asked for, what there is time
+    for."""
     graph, best = question.problem.graph, found.optimum
+    plans = 0 if measurements_only else count
     following = [
         _rival(question, f"{place}.", *graph.decode(each.arcs), proven=each.proven)
-        for place, each in enumerate(itertools.islice(runners_up(question, distinct), count), start=2)
+        for place, each in enumerate(itertools.islice(runners_up(question, distinct), plans), start=2)
     ]
-    close = challengers(question, count)
+    slower: list[tuple[Part, Endurance]] = []
+    close: list[tuple[int, Challenger]] = []
+    notes = found.notes
+    try:
+        for part in parts(question):
+            slower.append((part, endurance(question, part)))
+        close = challengers(question, count)
+    except SolverError as error:
+        if not measurements_only:
+            raise
+        notes = (*notes, f"not all of what the choice hangs on was looked at: {error.message}")
 
     def key(arc: int) -> Key:
         way = graph.model.ways[graph.way[arc]]
@@ -108,16 +127,15 @@ def _measured(
         found.plan, table, [*best.stages, *(stage for each in following for stage in each.stages)], keys
     )
     of_stages = iter([(stage.device, stage.bundle, stage.variant) for stage in best.stages])
-    slower = tuple(
-        noise.slower(endurance(question, part), next(of_stages) if part.kind == "stage" else None)
-        for part in parts(question)
-    )
     return replace(
         found,
         runners_up=tuple(noise.rival(each, best.stages) for each in following),
-        slower=slower,
+        slower=tuple(
+            noise.slower(each, next(of_stages) if part.kind == "stage" else None) for part, each in slower
+        ),
         quicker=tuple(noise.quicker(each, named) for (_, each), named in zip(close, keys, strict=True)),
         remeasure=noise.commands(),
+        notes=notes,
     )
 
 

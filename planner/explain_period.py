@@ -37,6 +37,7 @@ def explain_period(
     distinct: str,
     codecs: Sequence[CodecName] | None,
     partial: bool,
+    measurements_only: bool,
     time_limit_s: float,
     solver: str,
 ) -> Explanation:
@@ -67,6 +68,8 @@ def explain_period(
             notes.append(f"there was no time for all of {what}: raise --time-limit")
         return tuple(rows)
 
+    if measurements_only:
+        count = 0
     following = within_time(
         "the plans that come next",
         lambda asked: (
@@ -79,7 +82,9 @@ def explain_period(
     slower = within_time(
         "what the choice hangs on", lambda asked: (endurance(asked, best, name) for name in _busiest(busy))
     )
-    limits = within_time("what would help", lambda asked: what_helps(asked, best))
+    limits = (
+        () if measurements_only else within_time("what would help", lambda asked: what_helps(asked, best))
+    )
     found = Explanation(
         summary="",
         plan=plan,
@@ -90,7 +95,7 @@ def explain_period(
         proven=best.proven,
         distinct=distinct,
         runners_up=following,
-        baselines=_others_ways(question, best, time_limit_s),
+        baselines=() if measurements_only else _others_ways(question, best, time_limit_s),
         limits=limits,
         slower=slower,
         notes=(*notes, *drift(plan, given.cost), *left_out),

@@ -243,19 +243,29 @@ class Run:
         return [value for value in values if value is not None]
 
     @staticmethod
-    def load(folder: Path) -> Run:
-        """Read a run; ``DocumentError`` says where it is wrong. A half-written last row is left out."""
+    def load(folder: Path, damaged: list[DocumentError] | None = None) -> Run:
+        """Read a run; ``DocumentError`` says where it is wrong. A half-written last row is left out.
+
+        With a list ``damaged``, rows that cannot be read are left out, too, and the list says which.
+        """
         info = RunInfo.load(folder / "run.json")
         file = folder / "run.csv"
         text = read_text(file)
         lines = text[: text.rfind("\n") + 1].splitlines()
         _check_columns(next(iter(read_cells(lines[:1], file)), []), file)
-        rows = [
-            _parse(cells, file, number) for number, cells in enumerate(read_cells(lines[1:], file), start=2)
-        ]
         others, switches = load_plans(folder), load_switches(folder)
-        if any(row.plan > len(others) for row in rows):
-            raise DocumentError(file, "column plan", f"names a plan beyond plan-{len(others)}.json")
+        rows = []
+        for number, cells in enumerate(read_cells(lines[1:], file), start=2):
+            try:
+                row = _parse(cells, file, number)
+                if row.plan > len(others):
+                    problem = f"column plan names a plan beyond plan-{len(others)}.json"
+                    raise DocumentError(file, f"line {number}", problem)
+                rows.append(row)
+            except DocumentError as error:
+                if damaged is None:
+                    raise
+                damaged.append(error)
         return Run(info, tuple(rows), tuple(others), tuple(switches))
 
 

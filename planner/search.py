@@ -25,6 +25,7 @@ import numpy as np
 
 from planner.completion import completions
 from planner.cost import ROUNDING, FloatArray
+from planner.deadline import left_s
 from planner.dominance import undominated
 from planner.dual import Dual
 from planner.errors import InfeasibleError, PlanningError, SolverError
@@ -68,10 +69,9 @@ def search(
     reduce: bool = True,
 ) -> Search:
     """The path of least weight (of criteria, or given for each arc) within the limits; of equals, the least energy
-    (latency, where energy is minimised), then the fewest parts.
-    ``reduce``: drop arcs before the solver sees them; without, CBC is given all and ties are as it leaves them.
-    Raises ``PlanningError`` where bundles do not join, ``InfeasibleError`` where no path keeps the limits,
-    ``SolverError`` where the solver failed or found nothing in time.
+    (latency, where energy is minimised), then the fewest parts. ``reduce``: drop arcs before the solver sees them;
+    without, CBC is given all and ties are as it leaves them. Raises ``PlanningError`` where bundles do not join,
+    ``InfeasibleError`` where no path keeps the limits, ``SolverError`` where the solver failed or had no time.
     """
     energy = isinstance(weights, dict) and set(weights) == {"energy"}
     second = problem.graph.weight["latency" if energy else "energy"]
@@ -111,9 +111,9 @@ class _Searching:
         self, problem: Problem, weight: FloatArray, second: FloatArray, time_limit_s: float, solver: str
     ) -> None:
         self.problem, self.weight, self.second, self.solver = problem, weight, second, solver
-        self.time_limit_s, begun = time_limit_s, time.perf_counter()
-        self.deadline = begun + time_limit_s
-        self.labels_deadline = begun + _LABELS_SHARE * time_limit_s
+        self.time_limit_s, begun = left_s(time_limit_s, problem), time.perf_counter()
+        self.deadline = begun + self.time_limit_s
+        self.labels_deadline = begun + _LABELS_SHARE * self.time_limit_s
         self.phases: defaultdict[str, float] = defaultdict(float)
         self.tracked: IntArray = np.zeros(0, dtype=np.int64)
         self.incumbent: IntArray | None = None

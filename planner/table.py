@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from planner.active_note import ActiveNote
@@ -24,7 +24,7 @@ from planner.errors import DocumentError, InputError, MismatchError
 from planner.origin import TableFile
 from planner.plan import Plan, Variant
 from planner.recipe import Recipe
-from planner.row import COLUMNS, TEXT, ProfileRow, format_row, header, parse_rows, read_cells, row_cells
+from planner.row import COLUMNS, ProfileRow, format_row, header, parse_rows, read_cells, row_cells
 from planner.sidecar import Environment, LeftOut, Sidecar
 from planner.table_reader import read_columns
 
@@ -90,8 +90,25 @@ class ProfileTable:
 
     def frame(self) -> pd.DataFrame:
         """The table as pandas sees it: the columns of the CSV."""
-        text = header() + "".join(format_row(row) for row in self.rows)
-        return pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(TEXT, str))
+        columns = self.columns
+        names = ("backend", "precision", "frequency_hz", "fused")
+        ways = {name: [getattr(each, name) for each in columns.variants] for name in names}
+        data: dict[str, object] = {
+            "device": np.array(columns.devices, dtype=object)[columns.device],
+            "frequency_hz": np.array(ways["frequency_hz"], dtype=float)[columns.variant],
+            "fused": np.array(ways["fused"], dtype=np.int64)[columns.variant],
+            "samples_per_s": columns.batch / columns.latency_s,
+        }
+        for name in ("backend", "precision"):
+            data[name] = np.array(ways[name], dtype=object)[columns.variant]
+        for name in COLUMNS:
+            if name not in data:
+                values = getattr(columns, name)
+                if values.dtype == np.int64 and (values < 0).any():
+                    values = np.where(values < 0, np.nan, values)
+                data[name] = values.astype(np.int64) if values.dtype == np.bool_ else values
+        frame: pd.DataFrame = pd.DataFrame({name: data[name] for name in COLUMNS})
+        return frame
 
     def missing(self, device: str, variant: Variant, batch: int) -> list[Bundle]:
         """The bundles this device and variant has no row for."""
@@ -114,16 +131,39 @@ class ProfileTable:
         with ThreadPoolExecutor(2) as pool:
             read = list(pool.map(lambda each: TableFile.of(each[0]), tables))
             parts = list(pool.map(lambda each: read_columns(each[0], each[1].device, len(chain)), tables))
-        sidecars = [sidecar for _, sidecar in tables]
+        return ProfileTable.joined(
+            [
+                ProfileTable(
+                    chain,
+                    columns,
+                    {sidecar.device: sidecar.environment},
+                    {sidecar.device: sidecar.recipe} if sidecar.recipe else {},
+                    {sidecar.device: sidecar.left_out},
+                    {sidecar.device: sidecar.active} if sidecar.active else {},
+                    tuple(_codecs(file, sidecar)),
+                    (origin,),
+                )
+                for (file, sidecar), columns, origin in zip(tables, parts, read, strict=True)
+            ]
+        )
+
+    @staticmethod
+    def joined(tables: Sequence[ProfileTable]) -> ProfileTable:
+        """Tables of one chain, each of other devices, as one. Raises ``MismatchError``."""
+        devices = [device for table in tables for device in table.columns.devices]
+        if twice := next((name for name in devices if devices.count(name) > 1), None):
+            raise MismatchError(f"two tables measure device {twice!r}", "pass one")
+        if len({table.chain.digest for table in tables}) != 1:
+            raise MismatchError(f"{len(tables)} tables are not of one chain", "pass tables of one model")
         return ProfileTable(
-            chain,
-            Columns.joined(parts),
-            {each.device: each.environment for each in sidecars},
-            {each.device: each.recipe for each in sidecars if each.recipe},
-            {each.device: each.left_out for each in sidecars},
-            {each.device: each.active for each in sidecars if each.active},
-            tuple(row for file, sidecar in tables for row in _codecs(file, sidecar)),
-            tuple(read),
+            tables[0].chain,
+            Columns.joined([table.columns for table in tables]),
+            {name: each for table in tables for name, each in table.environments.items()},
+            {name: each for table in tables for name, each in table.recipes.items()},
+            {name: each for table in tables for name, each in table.left_out.items()},
+            {name: each for table in tables for name, each in table.active.items()},
+            tuple(row for table in tables for row in table.codecs),
+            tuple(file for table in tables for file in table.files),
         )
 
 

@@ -62,8 +62,9 @@ def break_even(
     from planner.pricing import priced
     from planner.solver import weights_of
     from runtime.console import console
+    from runtime.reports.break_even_plots import break_even_figure
     from runtime.reports.front_files import break_even_rows, save_rows
-    from runtime.reports.front_plots import draw_break_even
+    from runtime.reports.theme import save_figure
 
     fleet, table = question.load()
     parameter, low, high = _range(fleet, links, device, (from_mbps, to_mbps), (from_load, to_load))
@@ -78,7 +79,8 @@ def break_even(
     picture = output.with_suffix(".png")
     title = f"{table.chain.source.name}: {_finding(intervals)}"
     lines = alone(model, parameter, low, high, weights=weights)
-    draw_break_even(title, parameter, name, intervals, lines, parameter.now(fleet), picture)
+    figure = break_even_figure(parameter, name, intervals, lines, fleet)
+    save_figure(figure, picture, title)
     out = console()
     out.print(_table(table.chain.source.name, parameter, name, intervals))
     for note in notes:

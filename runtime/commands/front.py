@@ -59,7 +59,8 @@ def front(
     from planner.front import front as find_front
     from runtime.console import console
     from runtime.reports.front_files import front_rows, save_rows
-    from runtime.reports.front_plots import draw_front
+    from runtime.reports.front_plots import front_figure, front_title
+    from runtime.reports.theme import save_figure
 
     fleet, table = question.load()
     found = find_front(
@@ -81,7 +82,7 @@ def front(
             files[place] = file.name
     save_rows(output, front_rows(found, files))
     picture = output.with_suffix(".png")
-    draw_front(found, picture)
+    save_figure(front_figure(found), picture, front_title(found))
     _show(found)
     written = [str(output), str(picture), *([f"{len(files)} plans in {plans}"] if plans else [])]
     console().print(f"wrote {', '.join(written)}", soft_wrap=True)

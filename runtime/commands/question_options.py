@@ -28,16 +28,28 @@ class Question:
     time_limit_s: int
 
     def load(self) -> tuple[Fleet, ProfileTable]:
-        from planner.fleet_file import load_fleet
         from planner.table import ProfileTable
 
-        return load_fleet(self.fleet_file), ProfileTable.load(list(self.tables))
+        return _fleet(self.fleet_file), ProfileTable.load(list(self.tables))
 
     @property
     def codecs(self) -> Any:
         from planner.codec_table import codecs_named
 
         return codecs_named(self.codec_names) if self.codec_names is not None else None
+
+
+def _fleet(file: Path) -> Fleet:
+    """A fleet as written by hand, or that of a plan or of a run's ``run.json``."""
+    from planner import run
+    from planner.fleet_file import load_fleet
+    from planner.plan import Plan, holds
+
+    if file.suffix != ".json":
+        return load_fleet(file)
+    if holds(file, run.SCHEMA):
+        return run.RunInfo.load(file).plan.fleet
+    return Plan.load(file).fleet
 
 
 def question_options(*limits: str) -> Callable[[F], F]:
@@ -70,7 +82,9 @@ _OPTIONS = [
         help="Profile tables, one of each device.",
     ),
     click.argument("more", type=FILE, nargs=-1, metavar=""),
-    click.option("--fleet", "fleet_file", type=FILE, required=True, help="Devices and links."),
+    click.option("--fleet", "fleet_file", type=FILE, required=True,
+        help="Devices and links; or a plan, whose fleet is meant.",
+    ),
     click.option(
         "--codecs", "codec_names", metavar="all|none|LIST",
         help="Codecs that hops may use.  [default: lossless ones; all with --min-sqnr-db]",

@@ -1,4 +1,4 @@
-"""edgecut report: tables and pictures."""
+"""edgecut report: a page, tables and pictures."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ _PATH = click.Path(path_type=Path)
     "-o", "--output", type=FOLDER, default=Path("report"), show_default=True, help="Folder to write."
 )
 def report(subjects: tuple[Path, ...], output: Path) -> None:
-    """Write CSV files and pictures of a run (its folder), a plan (JSON) or a profile table (CSV).
+    """Write a page (report.html) on runs (their folders), plans (JSON) and profile tables (CSV).
 
-    The chain and its cuts, bundle latencies, plan against baselines, forecast against measured.
+    The chain and its cuts, plan against baselines, forecast against measured, bundle latencies. Beside the page stand
+    its tables as CSV and its pictures as PNG and SVG. What cannot be read is named there, with the reason.
     """
     from runtime.console import console
     from runtime.reports.report import write_report
 
     out = console()
-    written, findings = write_report(subjects, output)
-    for file in written:
+    written = write_report(subjects, output)
+    out.print(str(written.page), soft_wrap=True)
+    for file in written.files:
         out.print(str(file), soft_wrap=True)
-    for finding in findings:
-        out.print(finding, style="bold", soft_wrap=True)
+    for part in written.missing:
+        out.print(f"not shown: {part.title}. {part.reason}", style="yellow", soft_wrap=True)
+    for said in written.said:
+        out.print(said, style="bold", soft_wrap=True)

@@ -11,7 +11,7 @@ from planner.errors import StorageError
 from planner.table import COLUMNS, row_cells
 from profiler.bench import Bench, BenchRow
 from runtime.console import console, megabytes, milliseconds, table
-from runtime.reports.plots import draw_bench
+from runtime.reports.bench_picture import draw_bench
 
 _OWN = ("speed_up", "top1_agreement", "accuracy", "predicted")
 _UNUSED = {"device", "start", "stop"}

@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True)
 class Finding:
-    """``name``: stem of its files; ``title``: what it shows, a sentence with its number and unit.
+    """``name``: stem of its files, any text; ``title``: what it shows, a sentence with its number and unit.
 
-    ``draw`` makes the picture, None where the table says all; ``table`` is what it was drawn from, in SI units;
-    ``command`` gives its numbers again; ``notes``: sentences below it (definitions, what is missing).
+    ``draw`` makes the picture without the title, which whoever saves it sets above it (``theme.save_figure``); None
+    where the table says all. ``table`` is what it was drawn from, in SI units; ``columns``: those of it that the page
+    shows, all where empty. ``command`` gives its numbers again; ``notes``: sentences below it (definitions, what is
+    missing). ``subject``: the run or plan that it is about, where there are several.
     """
 
     name: str
@@ -26,6 +28,8 @@ class Finding:
     table: pd.DataFrame
     command: str
     notes: tuple[str, ...] = field(default=())
+    columns: tuple[str, ...] = field(default=())
+    subject: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,181 +1,149 @@
-"""A report: CSV files and pictures of what a profile, a plan or a run says."""
+"""A report: one page, and the CSV files and pictures of which it is made, of runs, plans and profile tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
-from planner.chain import Chain
-from planner.documents import to_data
-from planner.errors import DocumentError, StorageError
-from planner.plan import Plan, is_plan
+from planner.errors import StorageError
+from planner.plan import Plan
 from planner.run import Run
-from planner.table import ProfileTable
-from planner.verdict import verdict
-from runtime.reports import plots
+from runtime.reports.finding import Finding, Missing
+from runtime.reports.page import Chapter, Section, Shown, page
+from runtime.reports.picture import save_picture
+from runtime.reports.sections import sections, verdicts
+from runtime.reports.subjects import Study, Subject, load_subjects, studies
 
-Subject = Run | Plan | ProfileTable
+_LONGEST_STEM = 100
 
 
-def write_report(subjects: Sequence[Path], folder: Path) -> tuple[list[Path], list[str]]:
+@dataclass
+class Report:
+    """What was written, what plans and runs say in a sentence each, and what could not be shown."""
+
+    page: Path
+    files: list[Path] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
+
+
+def write_report(files: Sequence[Path], folder: Path) -> Report:
     """Report on runs (folders), plans (JSON) and profile tables (CSV).
 
-    Returns the files written, and what each plan and run says in a sentence.
-
-    Raises ``DocumentError`` for a file that is none of these, before anything is written.
+    What cannot be read or shown is a ``Missing`` with its reason. Raises ``InputError`` where no file can be read,
+    before anything is written, and ``StorageError``.
     """
-    # Tables first: a plan's picture of the chain, which shows the cuts, replaces theirs.
-    loaded = sorted(((file, _load(file)) for file in subjects), key=lambda each: _ORDER[type(each[1])])
-    tables = [subject for _, subject in loaded if isinstance(subject, ProfileTable)]
-    devices = [device for table in tables for device in dict.fromkeys(row.device for row in table.rows)]
-    alike = len({_chain(subject).digest for _, subject in loaded}) == 1
-    plain_tables = alike and len(set(devices)) == len(devices)
-    plain_plans = alike and len(loaded) - len(tables) == 1
-    names = _distinct([file.resolve().stem for file, _ in loaded])
-    written: dict[Path, None] = {}
+    subjects, missing = load_subjects(files)
+    found = studies(subjects)
+    report = Report(folder / "report.html", missing=list(missing))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, (_, subject) in zip(names, loaded, strict=True):
-            plain = plain_tables if isinstance(subject, ProfileTable) else plain_plans
-            prefix = "" if plain else f"{name}-"
-            if isinstance(subject, ProfileTable):
-                files = _profile_report(subject, folder, prefix)
-            elif isinstance(subject, Run):
-                files = _run_report(subject, folder, prefix)
-            else:
-                files = _plan_report(subject, folder, prefix)
-            written.update(dict.fromkeys(files))
+        writer = Writer(folder, report)
+        chapters = [writer.chapter(study, alone=len(found) == 1) for study in found]
+        text = page(chapters, missing, _subjects(found), _made())
+        report.page.write_bytes(text.encode("utf-8", "replace"))
     except OSError as error:
         raise StorageError(f"cannot write the report to {folder}: {error}", "pass another -o") from error
-    return list(written), [
-        _finding(subject) for _, subject in loaded if not isinstance(subject, ProfileTable)
-    ]
+    return report
 
 
-def _finding(subject: Run | Plan) -> str:
-    said = subject.verdict() if isinstance(subject, Run) else verdict(subject)
-    return f"{_chain(subject).source.name}: {said}"
+class Writer:
+    """Writes each finding's files under a name of its own."""
+
+    def __init__(self, folder: Path, report: Report) -> None:
+        self._folder, self._report = folder, report
+        self._used = {"report"}
+
+    def chapter(self, study: Study, *, alone: bool) -> Chapter:
+        """``alone``: the only chain, so that its name need not stand before those of its files."""
+        prefix = "" if alone else f"{study.label}-"
+        said = list(verdicts(study))
+        self._report.said += [f"{study.label}: {name}: {' '.join(sentences)}" for name, sentences in said]
+        written = [
+            Section(heading, [self._write(part, study.label, prefix) for part in parts])
+            for heading, parts in sections(study)
+        ]
+        return Chapter(study.label, _facts(study), said, written)
+
+    def _write(self, part: Finding | Missing, label: str, prefix: str) -> Shown | Missing:
+        if isinstance(part, Missing):
+            self._report.missing.append(part)
+            return part
+        stem = self.stem(prefix + part.name)
+        files = [self._folder / f"{stem}.csv"]
+        part.table.to_csv(files[0], index=False, errors="replace", lineterminator="\n")
+        picture = None
+        if part.draw:
+            picture = save_picture(part.draw(), self._folder / stem, f"{label}: {part.title}")
+            files += [self._folder / f"{stem}.png", self._folder / f"{stem}.svg"]
+        self._report.files += files
+        return Shown(stem, part, picture, files)
+
+    def stem(self, name: str) -> str:
+        """A name that any file system takes, and that no other finding has."""
+        plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip(".-") or "finding"
+        plain = plain.encode()[:_LONGEST_STEM].decode(errors="ignore")
+        stem, count = plain, 1
+        while stem.casefold() in self._used:
+            count += 1
+            stem = f"{plain}-{count}"
+        self._used.add(stem.casefold())
+        return stem
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
-    """The names, numbered where one occurs again."""
+def _facts(study: Study) -> list[str]:
+    chain = study.chain
     return [
-        f"{name}-{names[:k].count(name) + 1}" if name in names[:k] else name for k, name in enumerate(names)
+        f"{len(chain)} layers",
+        f"{sum(layer.parameters for layer in chain.layers) / 1e6:,.3g} million parameters",
+        f"{sum(layer.weight_bytes for layer in chain.layers) / 1e6:,.3g} MB of weights",
+        f"{sum(layer.macs for layer in chain.layers) / 1e9:,.3g} GMAC",
+        f"input {chain.boundaries[0]}",
+        f"digest {chain.digest[:12]}",
     ]
 
 
-_ORDER = {ProfileTable: 0, Plan: 1, Run: 2}
+def _subjects(found: Sequence[Study]) -> pd.DataFrame:
+    """A row of each run, plan and table: what, of which network, on which machines, when."""
+    rows = []
+    for study in found:
+        for subject in study.subjects:
+            kind, devices, how = _described(subject)
+            rows.append({
+                "subject": subject.name,
+                "what": kind,
+                "network": study.label,
+                "devices": devices,
+                "how": how,
+                "when": subject.when.replace("T", " ")[:19],
+                "file": str(subject.file),
+            })  # fmt: skip
+    table: pd.DataFrame = pd.DataFrame(rows)
+    return table
 
 
-def _chain(subject: Subject) -> Chain:
-    if isinstance(subject, Run):
-        return subject.info.plan.chain
-    return subject.chain
+def _described(subject: Subject) -> tuple[str, str, str]:
+    value = subject.value
+    if isinstance(value, Run):
+        info = value.info
+        how = f"{info.requests} requests, {info.concurrency} at once, over {info.transport}, in {info.wall_s:.3g} s"
+        return "run", ", ".join(info.plan.devices), how
+    if isinstance(value, Plan):
+        proof = value.proof
+        how = f"{proof.outcome.value} in {proof.objective}, {proof.solver}, gap {proof.gap:.2g}, {proof.solve_s:.3g} s"
+        return "plan", ", ".join(value.devices), how
+    machines = {
+        f"{each.host} ({each.machine}, {each.threads} threads)" for each in value.environments.values()
+    }
+    how = f"{len(value.columns):,} rows, {len(value.columns.variants)} variants, on {', '.join(sorted(machines))}"
+    return "profile", ", ".join(value.columns.devices), how
 
 
-def _load(file: Path) -> Subject:
-    if file.is_dir():
-        return Run.load(file)
-    if file.name in ("run.csv", "run.json"):
-        return Run.load(file.parent)
-    if file.suffix == ".csv":
-        return ProfileTable.load([file])
-    if is_plan(file):
-        return Plan.load(file)  # which says what to do about another version's
-    remedy = "pass a run's folder, a plan.json or a profile .csv"
-    raise DocumentError(file, "", "is neither a run, a plan nor a profile", remedy)
-
-
-def _chain_report(chain: Chain, plan: Plan | None, folder: Path, prefix: str) -> list[Path]:
-    rows = [
-        {
-            "layer": place,
-            "name": layer.name,
-            "parameters": layer.parameters,
-            "weight_bytes": layer.weight_bytes,
-            "macs": layer.macs,
-            "boundary_after": str(after),
-            "boundary_bytes": after.nbytes,
-        }
-        for place, (layer, after) in enumerate(zip(chain.layers, chain.boundaries[1:], strict=True))
-    ]
-    table, picture = folder / f"{prefix}chain.csv", folder / f"{prefix}chain.png"
-    pd.DataFrame(rows).to_csv(table, index=False)
-    plots.draw_chain(chain, plan, picture)
-    return [table, picture]
-
-
-def _profile_report(table: ProfileTable, folder: Path, prefix: str) -> list[Path]:
-    written = _chain_report(table.chain, None, folder, prefix)
-    groups = dict.fromkeys((row.device, row.batch) for row in table.rows)
-    for device, batch in groups:
-        rows = [row for row in table.rows if (row.device, row.batch) == (device, batch)]
-        name = f"{prefix}bundles-{device}" + (f"-batch{batch}" if batch > 1 else "")
-        bundles, picture = folder / f"{name}.csv", folder / f"{name}.png"
-        ProfileTable(table.chain, tuple(rows)).frame().to_csv(bundles, index=False)
-        plots.draw_bundles(table.chain, rows, picture)
-        written += [bundles, picture]
-    return written
-
-
-def _plan_report(plan: Plan, folder: Path, prefix: str) -> list[Path]:
-    written = _chain_report(plan.chain, plan, folder, prefix)
-    table, picture = folder / f"{prefix}baselines.csv", folder / f"{prefix}baselines.png"
-    pd.DataFrame(_baseline_rows(plan)).to_csv(table, index=False)
-    plots.draw_baselines(plan, picture)
-    return [*written, table, picture]
-
-
-def _baseline_rows(plan: Plan) -> Iterable[dict[str, object]]:
-    entries = [("this plan", plan.stages, plan.hops)]
-    entries += [(baseline.name, baseline.stages, baseline.hops) for baseline in plan.baselines]
-    for name, stages, hops in entries:
-        for stage in stages:
-            yield {
-                "plan": name,
-                "part": "stage",
-                "where": stage.device,
-                "start": stage.bundle.start,
-                "stop": stage.bundle.stop,
-                "how": str(stage.variant),
-                "wire_bytes": None,
-                **to_data(stage.cost),
-                "encode_s": None,
-                "decode_s": None,
-            }
-        for hop in hops:
-            yield {
-                "plan": name,
-                "part": "hop",
-                "where": " > ".join(hop.route),
-                "start": hop.boundary,
-                "stop": hop.boundary,
-                "how": hop.codec,
-                "wire_bytes": hop.wire_bytes,
-                **to_data(hop.cost),
-                "encode_s": hop.encode_s,
-                "decode_s": hop.decode_s,
-            }
-
-
-def _run_report(run: Run, folder: Path, prefix: str) -> list[Path]:
-    written = _plan_report(run.info.plan, folder, prefix)
-    rows = [
-        {
-            "part": part.kind,
-            "label": part.label,
-            "forecast_s": part.forecast_s,
-            "measured_median_s": part.measured_s,
-            "measured_p5_s": part.low_s,
-            "measured_p95_s": part.high_s,
-            "error": part.error,
-            "queue_median_s": part.queue_s,
-        }
-        for part in run.comparisons()
-    ]
-    table, picture = folder / f"{prefix}forecast.csv", folder / f"{prefix}forecast.png"
-    pd.DataFrame(rows).to_csv(table, index=False)
-    plots.draw_forecast(run, picture)
-    return [*written, table, picture]
+def _made() -> list[str]:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return [f"edgecut {version('edgecut')}", f"written {now:%Y-%m-%d %H:%M} UTC"]

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.figure import Figure
 
 from planner.simulate_result import Latencies, Request, Simulation
-from runtime.reports.theme import COLOURS, save_figure
+from runtime.reports.theme import COLOURS, logarithmic, save_figure
 
 _ALARM = "#B3261E"
 
@@ -22,9 +21,8 @@ def draw_simulation(found: Simulation, requests: Sequence[Sequence[Request]], fi
 
     Latencies are on a logarithmic axis where the largest is more than ten times the least.
     """
-    figure, (spread, course) = plt.subplots(
-        1, 2, figsize=(12, 4.9), layout="constrained", width_ratios=(1, 1.5)
-    )
+    figure = Figure(figsize=(12, 4.9), layout="constrained")
+    spread, course = figure.subplots(1, 2, width_ratios=(1, 1.5))
     for place, (stream, each) in enumerate(zip(found.streams, requests, strict=True)):
         colour = COLOURS[place % len(COLOURS)]
         answered = [request for request in each if not request.dropped]
@@ -51,7 +49,7 @@ def draw_simulation(found: Simulation, requests: Sequence[Sequence[Request]], fi
     course.set_xlim(-0.01 * found.duration_s, 1.01 * found.duration_s)
     spread.set(xlabel="latency [ms]", ylabel="share of answers", ylim=(0, 1.02))
     course.set(xlabel="arrival [s]", ylabel="latency [ms]")
-    _scale(
+    scale_latencies(
         spread, course, [each.latency_s * 1e3 for stream in requests for each in stream if not each.dropped]
     )
     if len(found.streams) == 1 and found.streams[0].latency:  # of several the texts would cover each other
@@ -76,15 +74,12 @@ def _draw_stream(spread: Axes, course: Axes, answered: Sequence[Request], colour
         spread.plot(np.percentile(values, share), share / 100, "o", color=colour, markersize=4)
 
 
-def _scale(spread: Axes, course: Axes, values: Sequence[float]) -> None:
+def scale_latencies(spread: Axes, course: Axes, values: Sequence[float]) -> None:
+    """Axes of latencies from 0 on; logarithmic where the largest is more than ten times the least."""
     least, most = min(values, default=0.0), max(values, default=1.0)
     if least > 0 and most / least > 10:
-        spread.set_xscale("log")
-        course.set_yscale("log")
-        for axis in (spread.xaxis, course.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_minor_locator(NullLocator())
-            axis.set_major_formatter("{x:,g}")
+        logarithmic(spread, "x")
+        logarithmic(course, "y")
     else:
         spread.set_xlim(0, max(spread.get_xlim()[1], most * 1.1))
         course.set_ylim(0, max(course.get_ylim()[1], most * 1.1))
