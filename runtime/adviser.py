@@ -7,7 +7,7 @@ from typing import Protocol
 
 from planner.conditions import Conditions
 from planner.plan import Plan
-from planner.run import RunRow
+from planner.run_rows import RunRow
 
 Devices = frozenset[str]
 Links = frozenset[tuple[str, str]]

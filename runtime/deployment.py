@@ -13,9 +13,10 @@ from pathlib import Path
 
 from planner.errors import DeploymentError, InputError, VerificationError
 from planner.plan import Plan
-from planner.run import Run, RunInfo, RunRow
+from planner.run import Run, RunInfo
 from planner.run_marks import Marks
 from planner.run_plans import RunPlans
+from planner.run_rows import RunRow
 from profiler.cut import CutModel
 from profiler.model import LoadedModel
 from runtime.adviser import Adviser, StaticAdviser

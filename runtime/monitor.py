@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from planner.plan import Plan
-from planner.run import RunRow
+from planner.run_rows import RunRow
 from runtime.counting import Durations, Windowed
 from runtime.monitor_state import DeviceState, LinkState, Part, PartState, State, parts_of
 from runtime.timing import passed

@@ -13,7 +13,7 @@ from planner.conditions import Conditions, gone_of
 from planner.errors import EdgecutError, PlanningError
 from planner.plan import Plan, same_path
 from planner.replan import Replanner
-from planner.run import RunRow
+from planner.run_rows import RunRow
 from planner.simulate_scenario import Place
 from planner.table import plan_table
 from planner.watch import THRESHOLD, Watch

@@ -19,8 +19,9 @@ from typing import BinaryIO
 
 from planner.documents import document, from_data, to_data
 from planner.errors import DocumentError, MismatchError, StorageError
-from planner.run import RunInfo, RunRow, format_run_row, run_header
+from planner.run import RunInfo
 from planner.run_marks import CLOCKS_HEADER, MARKS_HEADER, ClockRow, Marks
+from planner.run_rows import RunRow, format_run_row, run_header
 from runtime.batching import Group, split
 from runtime.clock_offset import Offset
 from runtime.results import STANDARD_OUTPUT, Outputs

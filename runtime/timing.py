@@ -9,7 +9,7 @@ from typing import Literal
 
 from planner.itinerary import Segment
 from planner.plan import Plan
-from planner.run import Kind, RunRow
+from planner.run_rows import Kind, RunRow
 from runtime.clock_offset import Offset
 
 PartKind = Literal["decode", "stage", "encode", "wire"]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from planner import Plan, ProfileTable
-from planner.run import Run, RunInfo, RunRow
+from planner.run import Run, RunInfo
+from planner.run_rows import RunRow
 from runtime.reports.analysis import analysis
 from runtime.reports.finding import Finding, Missing
 from runtime.reports.theme import any_script

@@ -26,7 +26,8 @@ from planner import (
     solve,
 )
 from planner.columns import FloatArray
-from planner.run import RunInfo, RunRow, format_run_row, run_header
+from planner.run import RunInfo
+from planner.run_rows import RunRow, format_run_row, run_header
 from planner.table import save_table
 
 # Name, seconds per layer's work over the first's, and the same of variants.

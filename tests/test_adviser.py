@@ -22,7 +22,7 @@ from planner.fleet import Emulation, Fleet
 from planner.limits import Limits
 from planner.plan import Plan, same_path
 from planner.replan import Replanner
-from planner.run import RunRow
+from planner.run_rows import RunRow
 from planner.simulate_scenario import Place
 from planner.solver import solve
 from planner.watch import HOLD_S, SLACK_S, WARM_UP, WINDOW

@@ -29,7 +29,8 @@ from test_deploy import PLANS, fleet, plan
 from planner.errors import EnergyError, InputError, MissingDependencyError
 from planner.itinerary import itinerary
 from planner.plan import Plan, Variant
-from planner.run import Run, RunRow
+from planner.run import Run
+from planner.run_rows import RunRow
 from profiler.energy.meter import Meter, Reading
 from runtime.adviser import StaticAdviser
 from runtime.agent_files import AgentFiles

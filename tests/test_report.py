@@ -15,7 +15,8 @@ from test_deploy import PLANS, TINY, fleet, plan
 
 from planner import Baseline, Cost, Plan, ProfileRow, Sidecar, Variant
 from planner.errors import DocumentError, InputError
-from planner.run import Run, RunInfo, RunRow, format_run_row, run_header
+from planner.run import Run, RunInfo
+from planner.run_rows import RunRow, format_run_row, run_header
 from planner.sidecar import Environment
 from planner.table import format_row, header
 from planner.verdict import verdict

@@ -13,8 +13,9 @@ from study import make_study
 
 from planner import Plan, ProfileTable
 from planner.period import period_s
-from planner.run import Run, RunRow
+from planner.run import Run
 from planner.run_plans import SwitchRow
+from planner.run_rows import RunRow
 from runtime.reports.finding import Finding
 from runtime.reports.timeline import bars_of
 

@@ -17,8 +17,9 @@ from planner.errors import DocumentError, InputError, MismatchError, StorageErro
 from planner.fleet import Device, Fleet
 from planner.limits import Limits
 from planner.plan import Cost, Outcome, Plan, Proof, Stage, Variant
-from planner.run import Run, RunInfo, RunRow
+from planner.run import Run, RunInfo
 from planner.run_marks import Marks, read_clocks, read_marks
+from planner.run_rows import RunRow
 from runtime.batching import Group, Input, Refusal, grouped
 from runtime.clock_offset import Offset
 from runtime.results import Outputs, StreamOutputs, open_outputs

@@ -25,9 +25,10 @@ from planner.errors import DocumentError, StorageError
 from planner.fleet import Device
 from planner.itinerary import itinerary
 from planner.plan import Plan
-from planner.run import Run, RunInfo, RunRow, format_run_row, run_header
+from planner.run import Run, RunInfo
 from planner.run_marks import CLOCKS_HEADER, MARKS_HEADER, ClockRow, Marks, read_clocks, read_marks
 from planner.run_plans import RunPlans
+from planner.run_rows import RunRow, format_run_row, run_header
 from runtime.clock_offset import HostClock, Offset
 from runtime.deployment import DeployRequest, record
 from runtime.reports.trace import write_trace

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from planner.cost import FloatArray
-from planner.run import Run, RunRow
+from planner.run import Run
+from planner.run_rows import RunRow
 from runtime.reports.case import Case
 from runtime.reports.finding import Finding, Missing
 from runtime.reports.simulation_plot import scale_latencies

@@ -9,7 +9,8 @@ from dataclasses import asdict
 import pandas as pd
 
 from planner.plan import Plan
-from planner.run import Run, RunRow
+from planner.run import Run
+from planner.run_rows import RunRow
 from runtime.reports.case import Case
 from runtime.reports.finding import Finding, Missing
 from runtime.reports.theme import rounded, short
