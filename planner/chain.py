@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from planner.documents import document
+from planner.notebook import Displayed, table_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DTYPES = {"float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool", "bfloat16"}
 
@@ -29,6 +33,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
+        """Its size as it is, uncompressed."""
         itemsize = 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
         return math.prod(self.shape) * itemsize
 
@@ -52,9 +57,11 @@ class Boundary:
 
     @property
     def nbytes(self) -> int:
+        """Of all its tensors, uncompressed."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     def batched(self, batch: int) -> Boundary:
+        """The same boundary for ``batch`` times as many samples."""
         return Boundary(tuple(tensor.batched(batch) for tensor in self.tensors))
 
     def __str__(self) -> str:
@@ -161,7 +168,7 @@ class ModelSource:
 
 
 @document()
-class Chain:
+class Chain(Displayed):
     """n layers and n+1 boundaries, for one sample; boundary 0 is the input, boundary n the output.
 
     ``digest`` is the SHA-256 over weights, layers and boundaries: two chains with equal digests are
@@ -184,6 +191,29 @@ class Chain:
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    def headline(self) -> str:
+        parameters = sum(layer.parameters for layer in self.layers)
+        macs = sum(layer.macs for layer in self.layers)
+        size = f"{parameters:,} parameters, {macs:,} multiply-accumulates"
+        return f"{self.source.name}: {len(self)} layers, {size}"
+
+    def frame(self) -> pd.DataFrame:
+        """A row per layer, for one sample: ``layer`` (its number), ``name``, ``parameters``, ``weight_bytes``,
+        ``macs``; then what crosses the boundary behind it: ``output`` (shapes and dtypes), ``output_bytes``."""
+        rows = [
+            {
+                "layer": place,
+                "name": layer.name,
+                "parameters": layer.parameters,
+                "weight_bytes": layer.weight_bytes,
+                "macs": layer.macs,
+                "output": str(after),
+                "output_bytes": after.nbytes,
+            }
+            for place, (layer, after) in enumerate(zip(self.layers, self.boundaries[1:], strict=True))
+        ]
+        return table_of(rows)
 
     def bundles(self) -> Iterator[Bundle]:
         """Every contiguous bundle, by start, then by stop."""

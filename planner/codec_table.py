@@ -76,6 +76,7 @@ class CodecRow:
 
     @property
     def key(self) -> tuple[str, int, CodecName, int]:
+        """What it measures: device, boundary, codec, batch."""
         return self.device, self.boundary, self.codec, self.batch
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from planner.chain import Bundle
 from planner.plan import Variant
-from planner.row import ProfileRow
+from planner.row import COLUMNS, ProfileRow
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -116,6 +116,24 @@ class Columns:
                 variant=self.variants[variant],
                 **dict(zip(names, values, strict=True)),
             )
+
+    def frame(self) -> pd.DataFrame:
+        """As pandas reads them from a CSV: NaN where nothing was measured, 0 and 1 for flags."""
+        found: dict[str, Any] = {"device": np.array(self.devices, dtype=object)[self.device]}
+        for name, kind in (
+            ("backend", object),
+            ("precision", object),
+            ("frequency_hz", float),
+            ("fused", int),
+        ):
+            found[name] = np.array([getattr(each, name) for each in self.variants], dtype=kind)[self.variant]
+        for name in list(KINDS)[2:]:
+            column = getattr(self, name)
+            counts = column.dtype == np.int64 and (column == -1).any()
+            found[name] = np.where(column == -1, np.nan, column) if counts else column + 0
+        found["samples_per_s"] = self.batch / self.latency_s
+        table: pd.DataFrame = pd.DataFrame(found)[list(COLUMNS)]
+        return table
 
     def bundle(self, row: int) -> Bundle:
         return Bundle(int(self.start[row]), int(self.stop[row]))

@@ -165,6 +165,7 @@ class CostModel:
         return own.get(criterion, zeros)
 
     def stage(self, device: str, bundle: Bundle, variant: Variant) -> Stage:
+        """The bundle in that variant, priced; infinite where it cannot run. ``ValueError``: an unknown way."""
         place = self.ways.index(Way(device, variant)), bundle.start, bundle.stop
         time = float(self.latency_s[place])
         price = self.fleet.device(device).price_per_s * time

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def document(*, order: bool = False) -> Callable[[type[T]], type[T]]:
-    """A frozen, slotted dataclass that is read strictly."""
+    """A frozen, slotted dataclass that is read strictly. One that inherits a ``repr`` keeps it."""
 
     def decorate(cls: type[T]) -> type[T]:
         cls.__pydantic_config__ = {  # type: ignore[attr-defined]
@@ -37,7 +37,8 @@ def document(*, order: bool = False) -> Callable[[type[T]], type[T]]:
             "strict": True,
             "allow_inf_nan": False,
         }
-        return dataclasses.dataclass(frozen=True, slots=True, order=order)(cls)
+        plain = cls.__repr__ is object.__repr__
+        return dataclasses.dataclass(frozen=True, slots=True, order=order, repr=plain)(cls)
 
     return decorate
 

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from dataclasses import field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.documents import document, read_document, write_document
+from planner.notebook import Displayed, path_text, table_of
 from planner.plan import Baseline, Cost, Hop, Plan, Stage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = "edgecut.explanation/2"
 
@@ -124,7 +129,7 @@ class Challenger:
 
 
 @document()
-class Explanation:
+class Explanation(Displayed):
     """Why ``plan``. ``value`` is what it costs by the tables given, ``optimum`` the best plan by them (the plan
     itself where it ``holds``), ``optimum_value`` its cost and ``proven`` whether that is proven. Everything else is
     about ``optimum``. ``remeasure``: commands that would settle what is within the noise of the measurement.
@@ -147,10 +152,33 @@ class Explanation:
     notes: tuple[str, ...] = ()
     busy_s: dict[str, float] = field(default_factory=dict)
 
-    def save(self, file: Path) -> None:
-        write_document(self, file, SCHEMA)
+    def headline(self) -> str:
+        return self.summary
+
+    def frame(self) -> pd.DataFrame:
+        """A row for the optimum, each runner-up and each baseline: ``name``, ``value`` and ``regret`` in the
+        objective's unit (s, J, ...), ``latency_s``, ``energy_j``, ``breaks`` (limits it does not keep) and ``plan``."""
+        best = self.optimum
+        first = Rival("1.", best.stages, best.hops, best.cost, self.optimum_value, 0.0)
+        rows = [
+            {
+                "name": each.name,
+                "value": each.value,
+                "regret": each.regret,
+                "latency_s": each.cost.latency_s,
+                "energy_j": each.cost.energy_j,
+                "breaks": ", ".join(each.breaks),
+                "plan": path_text(each.stages, each.hops),
+            }
+            for each in (first, *self.runners_up, *self.baselines)
+        ]
+        return table_of(rows)
+
+    def save(self, file: Path | str) -> None:
+        """Write it as JSON. Raises ``StorageError``."""
+        write_document(self, Path(file), SCHEMA)
 
     @staticmethod
-    def load(file: Path) -> Explanation:
+    def load(file: Path | str) -> Explanation:
         """Read an explanation; ``DocumentError`` says where it is wrong."""
-        return read_document(Explanation, file, SCHEMA)
+        return read_document(Explanation, Path(file), SCHEMA)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from planner.documents import document
 from planner.errors import UnknownNameError
+from planner.notebook import Displayed, frame_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ADDRESS = re.compile(r"(?:tcp|tls)/(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 
@@ -123,11 +129,12 @@ class Link:
 
     @property
     def pair(self) -> tuple[str, str]:
+        """Source and target."""
         return self.source, self.target
 
 
 @document()
-class Fleet:
+class Fleet(Displayed):
     """All devices and links. Inputs start at ``source``; outputs end at ``sink``.
 
     ``router``: the address of the router through which agents are reached that have no address.
@@ -161,10 +168,36 @@ class Fleet:
             pairs.add(link.pair)
 
     def device(self, name: str) -> Device:
+        """Raises ``UnknownNameError``, naming the nearest."""
         for device in self.devices:
             if device.name == name:
                 return device
         raise UnknownNameError("device", name, (device.name for device in self.devices))
 
     def link(self, source: str, target: str) -> Link | None:
+        """The directed link between two devices; None where there is none."""
         return next((link for link in self.links if link.pair == (source, target)), None)
+
+    def headline(self) -> str:
+        where = f"source {self.source}, sink {self.sink}"
+        return f"{len(self.devices)} devices, {len(self.links)} directed links, {where}"
+
+    def frame(self) -> pd.DataFrame:
+        """A row per device: ``name``, ``battery``, ``active_power_w``, ``idle_power_w``, ``memory_bytes``,
+        ``price_per_s``, ``address``."""
+        columns = (
+            "name", "battery", "active_power_w", "idle_power_w", "memory_bytes", "price_per_s", "address",
+        )  # fmt: skip
+        return frame_of(self.devices, columns)
+
+    def link_frame(self) -> pd.DataFrame:
+        """A row per directed link: ``source``, ``target``, ``bandwidth_bytes_per_s``, ``latency_s``,
+        ``send_power_w``, ``receive_power_w``, ``price_per_byte``."""
+        columns = (
+            "source", "target", "bandwidth_bytes_per_s", "latency_s", "send_power_w", "receive_power_w",
+            "price_per_byte",
+        )  # fmt: skip
+        return frame_of(self.links, columns)
+
+    def _tables(self) -> Sequence[pd.DataFrame]:
+        return self.frame(), self.link_frame()

@@ -59,10 +59,12 @@ class Radio:
 
     @property
     def send_power_w(self) -> float:
+        """While sending at its rate up."""
         return (self.alpha_up * self.up_mbps + self.beta) / 1e3
 
     @property
     def receive_power_w(self) -> float:
+        """While receiving at its rate down."""
         return (self.alpha_down * self.down_mbps + self.beta) / 1e3
 
 
@@ -75,13 +77,14 @@ RADIOS = {
 }
 
 
-def load_fleet(file: Path) -> Fleet:
+def load_fleet(file: Path | str) -> Fleet:
     """Read a fleet; ``DocumentError`` says where it is wrong and how to mend it."""
-    return parse_fleet(read_text(file), file)
+    return parse_fleet(read_text(Path(file)), file)
 
 
-def save_fleet(fleet: Fleet, file: Path) -> None:
-    write_text(file, format_fleet(fleet))
+def save_fleet(fleet: Fleet, file: Path | str) -> None:
+    """Write it as TOML. Raises ``StorageError``."""
+    write_text(Path(file), format_fleet(fleet))
 
 
 def format_fleet(fleet: Fleet) -> str:

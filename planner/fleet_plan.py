@@ -7,12 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.chain import Bundle
 from planner.documents import document, read_document, write_document
 from planner.fleet import Fleet
+from planner.notebook import Displayed, path_text, table_of
 from planner.period import busy_s
 from planner.plan import Plan, Proof
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = "edgecut.fleetplan/2"
 # Shares and utilisations as written agree with those computed anew up to this.
@@ -60,7 +65,7 @@ class Stream:
 
 
 @document()
-class FleetPlan:
+class FleetPlan(Displayed):
     """``utilisation``: by device and link ("a->b"), the share of time that each stream keeps it busy.
 
     ``proof``: of the whole; its ``objective`` names what was minimised. The proof of a plan within says what
@@ -93,13 +98,36 @@ class FleetPlan:
                     f"utilisation of {name} by {stream_name} is {value} by its plans, found {found}"
                 )
 
-    def save(self, file: Path) -> None:
-        write_document(self, file, SCHEMA)
+    def headline(self) -> str:
+        names = ", ".join(stream.name for stream in self.streams)
+        busiest = max((sum(by_stream.values()) for by_stream in self.utilisation.values()), default=0.0)
+        return f"{names} on {len(self.fleet.devices)} devices, busy {busiest:.1%} at most; {self.proof.outcome.value}"
+
+    def frame(self) -> pd.DataFrame:
+        """A row per stream and plan that its requests take: ``stream``, ``rate_per_s`` (the stream's), ``share`` of it,
+        ``latency_s`` and ``energy_j`` per request, without waiting, and ``plan``."""
+        rows = [
+            {
+                "stream": stream.name,
+                "rate_per_s": stream.rate_per_s,
+                "share": each.share,
+                "latency_s": each.plan.cost.latency_s,
+                "energy_j": each.plan.cost.energy_j,
+                "plan": path_text(each.plan.stages, each.plan.hops),
+            }
+            for stream in self.streams
+            for each in stream.shares
+        ]
+        return table_of(rows)
+
+    def save(self, file: Path | str) -> None:
+        """Write it as JSON. Raises ``StorageError``."""
+        write_document(self, Path(file), SCHEMA)
 
     @staticmethod
-    def load(file: Path) -> FleetPlan:
+    def load(file: Path | str) -> FleetPlan:
         """Read one; ``DocumentError`` says where it is wrong."""
-        return read_document(FleetPlan, file, SCHEMA)
+        return read_document(FleetPlan, Path(file), SCHEMA)
 
 
 def utilisation(streams: Iterable[Stream]) -> dict[str, dict[str, float]]:

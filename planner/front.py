@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +19,9 @@ from planner.fleet import Fleet
 from planner.front_points import Point, hull, normalised, spread, unbeaten, values, within
 from planner.front_search import non_dominated
 from planner.limits import Criterion, Limits
+from planner.notebook import Displayed, path_text, table_of
 from planner.origin import Origin
+from planner.period import period_s
 from planner.plan import Baseline, Outcome, Plan, Proof
 from planner.pricing import priced
 from planner.problem import Problem
@@ -27,12 +30,15 @@ from planner.search import search
 from planner.solver import AGREEMENT, NO_LIMITS
 from planner.table import ProfileTable
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # Nothing but exact arithmetic leaves so little noise.
 EXACT_DB = 1000.0
 
 
-@dataclass(frozen=True)
-class Front:
+@dataclass(frozen=True, repr=False)
+class Front(Displayed):
     """Points by budget, the loosest first, and by latency. ``all_points``: before they were thinned out.
     ``every_level``: of noise that a plan may have was asked for. ``arcs`` of the layered graph."""
 
@@ -57,6 +63,7 @@ class Front:
 
     @property
     def budgets(self) -> list[float | None]:
+        """The budgets of precision that points were found under (dB), the loosest first; None for none."""
         return list(dict.fromkeys(point.min_sqnr_db for point in self.points))
 
     @property
@@ -64,6 +71,34 @@ class Front:
         """Of the loosest budget the point farthest below the line from end to end, both axes from 0 to 1."""
         points = self.at(self.budgets[0])
         return points[int(np.argmin(normalised(points).sum(axis=1)))]
+
+    def headline(self) -> str:
+        ends = (min, max)
+        latency, energy = (
+            " to ".join(f"{end(column) * 1e3:,.2f}" for end in ends) for column in values(self.points).T
+        )
+        return f"{self.chain.source.name}: {len(self.points)} points, {latency} ms, {energy} mJ"
+
+    def frame(self) -> pd.DataFrame:
+        """A row per point, the columns those that docs/front.md gives for ``front.csv``, without ``file``."""
+        knee = self.knee
+        rows = [
+            {
+                "point": number,
+                "latency_s": point.cost.latency_s,
+                "energy_j": point.cost.energy_j,
+                "sqnr_db": None if math.isinf(point.cost.sqnr_db) else point.cost.sqnr_db,
+                "min_sqnr_db": point.min_sqnr_db,
+                "period_s": period_s(self.fleet, point.stages, point.hops),
+                "price": point.cost.price,
+                "upload_bytes": point.cost.upload_bytes,
+                "supported": point.supported,
+                "knee": point is knee,
+                "plan": path_text(point.stages, point.hops),
+            }
+            for number, point in enumerate(self.points, start=1)
+        ]
+        return table_of(rows)
 
     def plan(self, point: Point) -> Plan:
         """The point as a plan to deploy: the least latency for its energy."""

@@ -9,14 +9,19 @@ from collections.abc import Iterable
 from dataclasses import field
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.chain import Bundle, Chain
 from planner.codec_table import LOSSLESS, CodecName
 from planner.documents import document, read_document, read_text, write_document
 from planner.fleet import Fleet
 from planner.limits import CRITERIA, Criterion, Limits
+from planner.notebook import Displayed, path_frame
 from planner.origin import Origin
 from planner.recipe import Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = "edgecut.plan/4"
 MOST_BATCH = 1_000_000
@@ -66,6 +71,7 @@ class Cost:
         return self.latency_s, self.energy_j, self.noise, self.price, self.upload_bytes
 
     def of(self, criterion: Criterion) -> float:
+        """One criterion, in its SI unit."""
         return self.values[CRITERIA.index(criterion)]
 
     @property
@@ -155,7 +161,7 @@ class Baseline:
 
 
 @document()
-class Plan:
+class Plan(Displayed):
     """Stages in running order and the hops that join them; self-contained: it can be deployed alone.
 
     ``notes`` say what the optimum leaves out, such as a device that was not profiled. ``recipes``: how
@@ -195,8 +201,18 @@ class Plan:
         """The directed links that its hops take."""
         return frozenset(pair for hop in self.hops for pair in itertools.pairwise(hop.route))
 
-    def save(self, file: Path) -> None:
-        write_document(self, file, SCHEMA)
+    def headline(self) -> str:
+        cost = f"{self.cost.latency_s * 1e3:,.2f} ms, {self.cost.energy_j * 1e3:,.2f} mJ"
+        proof = f"{self.proof.outcome.value} in {self.proof.objective}"
+        return f"{self.chain.source.name}: {described(self.stages)}; {cost}; {proof}"
+
+    def frame(self) -> pd.DataFrame:
+        """Stages and hops in running order, a row each; ``path_frame`` says what the columns are."""
+        return path_frame(self.stages, self.hops)
+
+    def save(self, file: Path | str) -> None:
+        """Write it as JSON. Raises ``StorageError``."""
+        write_document(self, Path(file), SCHEMA)
 
     @property
     def exact(self) -> bool:
@@ -206,9 +222,9 @@ class Plan:
         )
 
     @staticmethod
-    def load(file: Path) -> Plan:
+    def load(file: Path | str) -> Plan:
         """Read a plan; ``DocumentError`` says where it is wrong."""
-        return read_document(Plan, file, SCHEMA)
+        return read_document(Plan, Path(file), SCHEMA)
 
 
 def described(stages: Iterable[Stage]) -> str:

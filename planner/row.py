@@ -73,6 +73,7 @@ class ProfileRow:
 
     @property
     def key(self) -> tuple[str, Bundle, Variant, int]:
+        """What it measures: device, bundle, variant, batch."""
         return self.device, self.bundle, self.variant, self.batch
 
     @property

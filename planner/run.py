@@ -11,15 +11,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from planner.documents import document, read_document, read_text, write_document
 from planner.errors import DocumentError
+from planner.notebook import Displayed, frame_of
 from planner.plan import Plan
 from planner.run_plans import SwitchRow, load_plans, load_switches
-from planner.run_rows import Kind, RunRow, check_columns, parse_run_row
+from planner.run_rows import COLUMNS, Kind, RunRow, check_columns, parse_run_row
 from planner.table import read_cells
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = "edgecut.run/5"
 
@@ -40,10 +45,12 @@ class RunInfo:
     requests: int
 
     def save(self, file: Path) -> None:
+        """Write it as JSON. Raises ``StorageError``."""
         write_document(self, file, SCHEMA)
 
     @staticmethod
     def load(file: Path) -> RunInfo:
+        """Read it; ``DocumentError`` says where it is wrong."""
         return read_document(RunInfo, file, SCHEMA)
 
 
@@ -66,8 +73,8 @@ class Comparison:
         return self.measured_s / self.forecast_s - 1 if self.forecast_s else 0.0
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Displayed):
     """``others``: the plans beside ``info.plan``, numbered from 1; ``switches`` from one to another, in order.
 
     What it tells of forecast and measurement is about the requests that ``info.plan`` answered.
@@ -77,6 +84,42 @@ class Run:
     rows: tuple[RunRow, ...]
     others: tuple[Plan, ...] = ()
     switches: tuple[SwitchRow, ...] = ()
+
+    def headline(self) -> str:
+        name = self.info.plan.chain.source.name
+        try:
+            return f"{name}: {self.verdict()}"
+        except DocumentError:
+            return f"{name}: {len(self.rows)} rows, no answer of its first plan among them"
+
+    def frame(self) -> pd.DataFrame:
+        """The rows, with the columns of ``run.csv``; ``RunRow`` says what they are."""
+        found = frame_of(self.rows, [name for name in COLUMNS if name != "error_s"])
+        found.insert(COLUMNS.index("error_s"), "error_s", found["measured_s"] - found["forecast_s"])
+        return found
+
+    def comparison_frame(self) -> pd.DataFrame:
+        """A row for each of ``comparisons()``: ``kind``, ``index``, ``label``, ``forecast_s``, ``measured_s`` (median),
+        ``error`` (relative), ``low_s``, ``high_s`` (5th and 95th percentile), ``queue_s``."""
+        columns = (
+            "kind",
+            "index",
+            "label",
+            "forecast_s",
+            "measured_s",
+            "error",
+            "low_s",
+            "high_s",
+            "queue_s",
+        )
+        return frame_of(self.comparisons(), columns)
+
+    def _tables(self) -> Sequence[pd.DataFrame]:
+        """Empty where rows are missing, as in a run that was cut off early."""
+        try:
+            return (self.comparison_frame(),)
+        except DocumentError:
+            return ()
 
     def by_plan(self) -> list[Run]:
         """What each plan answered, as a run of its own; plans that answered nothing are left out."""
@@ -134,6 +177,7 @@ class Run:
 
     @property
     def largest_output_error(self) -> float:
+        """Of all compared requests, relative to the fp32 model's largest output."""
         return max(self._totals("output_error"), default=0.0)
 
     @property
@@ -154,6 +198,7 @@ class Run:
 
     @property
     def accuracy(self) -> float | None:
+        """Share of samples that get their own class; None where classes are not known."""
         return _mean(self._totals("accuracy"))
 
     @property
@@ -172,11 +217,12 @@ class Run:
         return [value for value in values if value is not None]
 
     @staticmethod
-    def load(folder: Path, damaged: list[DocumentError] | None = None) -> Run:
+    def load(folder: Path | str, damaged: list[DocumentError] | None = None) -> Run:
         """Read a run; ``DocumentError`` says where it is wrong. A half-written last row is left out.
 
         With a list ``damaged``, rows that cannot be read are left out, too, and the list says which.
         """
+        folder = Path(folder)
         info = RunInfo.load(folder / "run.json")
         file = folder / "run.csv"
         text = read_text(file)

@@ -74,8 +74,10 @@ class Sidecar:
     active: ActiveNote | None = None
 
     def save(self, file: Path) -> None:
+        """Write it as JSON. Raises ``StorageError``."""
         write_document(self, file, SCHEMA)
 
     @staticmethod
     def load(file: Path) -> Sidecar:
+        """Read it; ``DocumentError`` says where it is wrong."""
         return read_document(Sidecar, file, SCHEMA)

@@ -8,12 +8,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from planner.documents import document, read_document, write_document, write_text
+from planner.notebook import Displayed, table_of
 from planner.plan import Plan
-from planner.simulate_scenario import Arrivals, Place, Scenario
+from planner.simulate_scenario import Arrivals, Place, Scenario, place_name
 from planner.simulate_steps import FloatArray, Step, Turn
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = "edgecut.simulation/1"
 COLUMNS = ("plan", "request", "arrived_s", "left_s", "latency_s", "queue_s", "late", "dropped")
@@ -130,7 +134,7 @@ class BatteryResult:
 
 
 @document()
-class Simulation:
+class Simulation(Displayed):
     """One simulation: what was assumed and what came of it. ``duration_s``: until the last request left."""
 
     plans: tuple[Plan, ...]
@@ -143,6 +147,7 @@ class Simulation:
 
     @property
     def energy_j(self) -> float:
+        """Of all battery devices over the simulated time."""
         return math.fsum(each.total_j for each in self.batteries)
 
     @property
@@ -165,12 +170,45 @@ class Simulation:
         )
         return text + (f" (and {len(self.streams) - 1} more)" if len(self.streams) > 1 else "")
 
-    def save(self, file: Path) -> None:
-        write_document(self, file, SCHEMA)
+    def headline(self) -> str:
+        return self.verdict()
+
+    def frame(self) -> pd.DataFrame:
+        """A row per plan: ``model``, ``arrivals``, ``requests``, ``finished``, ``late``, ``dropped``,
+        ``throughput_per_s``, ``capacity_per_s``, ``bottleneck``, and of the latencies, waiting included, ``mean_s``,
+        ``median_s``, ``p95_s``, ``p99_s``, ``max_s`` (NaN where none was answered), with ``queue_s`` waited in the
+        mean."""
+        counts = ("requests", "finished", "late", "dropped", "throughput_per_s", "capacity_per_s")
+        times = ("mean_s", "median_s", "p95_s", "p99_s", "max_s", "queue_s")
+        rows = [
+            {"model": each.model, "arrivals": str(each.arrivals)}
+            | {name: getattr(each, name) for name in counts}
+            | {"bottleneck": place_name(each.bottleneck)}
+            | {name: getattr(each.latency, name, math.nan) for name in times}
+            for each in self.streams
+        ]
+        return table_of(rows)
+
+    def place_frame(self) -> pd.DataFrame:
+        """A row per device and link: ``place``, ``steps`` served, ``busy_s``, ``utilisation``, ``mean_queue``,
+        ``max_queue``."""
+        names = ("steps", "busy_s", "utilisation", "mean_queue", "max_queue")
+        return table_of(
+            {"place": place_name(each.place)} | {name: getattr(each, name) for name in names}
+            for each in self.places
+        )
+
+    def _tables(self) -> Sequence[pd.DataFrame]:
+        return self.frame(), self.place_frame()
+
+    def save(self, file: Path | str) -> None:
+        """Write it as JSON. Raises ``StorageError``."""
+        write_document(self, Path(file), SCHEMA)
 
     @staticmethod
-    def load(file: Path) -> Simulation:
-        return read_document(Simulation, file, SCHEMA)
+    def load(file: Path | str) -> Simulation:
+        """Read a simulation; ``DocumentError`` says where it is wrong."""
+        return read_document(Simulation, Path(file), SCHEMA)
 
 
 def save_requests(requests: Sequence[Sequence[Request]], scenario: Scenario, file: Path) -> None:

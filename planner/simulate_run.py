@@ -22,21 +22,25 @@ from planner.simulate_scenario import Arrivals, Place, Scenario, place_name
 from planner.simulate_steps import Samples, Turn, amounts_of, turns_of
 from planner.simulate_summary import summarise
 
+_AS_FORECAST = Scenario()
 Events = Generator[simpy.Event, Any, None]
 
 
 def simulate(
     plans: Sequence[Plan],
-    arrivals: Sequence[Arrivals],
-    scenario: Scenario,
+    arrivals: Sequence[Arrivals] | None = None,
+    scenario: Scenario = _AS_FORECAST,
     samples: Samples | None = None,
 ) -> tuple[Simulation, list[list[Request]]]:
     """Run ``plans`` on their common fleet; the result, and its requests by plan.
 
-    ``arrivals``: one for each plan. ``samples``: as ``read_samples`` gives them, for a scenario that draws
+    ``arrivals``: one for each plan; left out, each has one request in flight. ``scenario``: left out, everything takes
+    what the plans forecast. ``samples``: as ``read_samples`` gives them, for a scenario that draws
     from them. Raises ``InputError``: plans of several fleets, a name the fleet lacks, a transfer or bundle
     that never ends.
     """
+    if arrivals is None:
+        arrivals = [Arrivals()] * len(plans)
     if not plans or len(plans) != len(arrivals):
         raise InputError(
             f"{len(plans)} plans and {len(arrivals)} arrivals", "give one process of arrivals for each plan"

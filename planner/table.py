@@ -21,6 +21,7 @@ from planner.codec_table import CodecRow, codec_file, load_codec_rows
 from planner.columns import Columns
 from planner.documents import write_text
 from planner.errors import DocumentError, InputError, MismatchError
+from planner.notebook import Displayed
 from planner.origin import TableFile
 from planner.plan import Plan, Variant
 from planner.recipe import Recipe
@@ -39,6 +40,7 @@ __all__ = [
     "read_cells",
     "row_cells",
     "save_table",
+    "without_codecs",
 ]
 
 
@@ -46,6 +48,12 @@ def save_table(file: Path, sidecar: Sidecar, rows: Iterable[ProfileRow]) -> None
     """Write one device's whole table at once; a profile that grows is ``profiler.journal``'s."""
     sidecar.save(file.with_suffix(".json"))
     write_text(file, header() + "".join(map(format_row, rows)))
+
+
+def without_codecs(files: Iterable[Path | str]) -> list[Path]:
+    """The files but for the codecs' beside a table among them, as `NAME-*.csv` in a shell names both."""
+    named = [Path(file) for file in files]
+    return [file for file in named if file not in {codec_file(table) for table in named}]
 
 
 class _Rows:
@@ -67,8 +75,8 @@ class _Rows:
             table.__dict__["rows"] = tuple(given)
 
 
-@dataclass(frozen=True)
-class ProfileTable:
+@dataclass(frozen=True, repr=False)
+class ProfileTable(Displayed):
     """Rows of one chain, from one or several devices, and how each device's were measured.
 
     ``rows`` may be given as ``Columns``; rows and columns are made from each other when first asked for.
@@ -89,26 +97,8 @@ class ProfileTable:
         return Columns.of(self.rows)
 
     def frame(self) -> pd.DataFrame:
-        """The table as pandas sees it: the columns of the CSV."""
-        columns = self.columns
-        names = ("backend", "precision", "frequency_hz", "fused")
-        ways = {name: [getattr(each, name) for each in columns.variants] for name in names}
-        data: dict[str, object] = {
-            "device": np.array(columns.devices, dtype=object)[columns.device],
-            "frequency_hz": np.array(ways["frequency_hz"], dtype=float)[columns.variant],
-            "fused": np.array(ways["fused"], dtype=np.int64)[columns.variant],
-            "samples_per_s": columns.batch / columns.latency_s,
-        }
-        for name in ("backend", "precision"):
-            data[name] = np.array(ways[name], dtype=object)[columns.variant]
-        for name in COLUMNS:
-            if name not in data:
-                values = getattr(columns, name)
-                if values.dtype == np.int64 and (values < 0).any():
-                    values = np.where(values < 0, np.nan, values)
-                data[name] = values.astype(np.int64) if values.dtype == np.bool_ else values
-        frame: pd.DataFrame = pd.DataFrame({name: data[name] for name in COLUMNS})
-        return frame
+        """The table as pandas sees it: the columns of the CSV, see docs/formats.md."""
+        return self.columns.frame()
 
     def missing(self, device: str, variant: Variant, batch: int) -> list[Bundle]:
         """The bundles this device and variant has no row for."""
@@ -120,13 +110,40 @@ class ProfileTable:
             have.update(zip(columns.start[mine].tolist(), columns.stop[mine].tolist(), strict=True))
         return [bundle for bundle in self.chain.bundles() if (bundle.start, bundle.stop) not in have]
 
+    def headline(self) -> str:
+        columns = self.columns
+        ways = f"{', '.join(columns.devices)}; {', '.join(map(str, columns.variants))}"
+        return f"{self.chain.source.name}: {len(columns):,} rows of {ways}"
+
+    def summary_frame(self) -> pd.DataFrame:
+        """A row per ``device``, ``variant`` and ``batch``: how many ``bundles`` were measured and how many of those are
+        ``stable``, and ``latency_s`` and ``energy_j`` of the whole chain as one bundle, NaN where it was not."""
+        columns = self.columns
+        whole = (columns.start == 0) & (columns.stop == len(self.chain))
+        given = {
+            "device": np.array(columns.devices, dtype=object)[columns.device],
+            "variant": np.array([str(each) for each in columns.variants], dtype=object)[columns.variant],
+            "batch": columns.batch,
+            "bundles": 1,
+            "stable": columns.stable.astype(int),
+            "latency_s": np.where(whole, columns.latency_s, np.nan),
+            "energy_j": np.where(whole, columns.energy_j, np.nan),
+        }
+        groups = pd.DataFrame(given).groupby(["device", "variant", "batch"], sort=False)
+        found: pd.DataFrame = groups.sum(min_count=1).reset_index()
+        return found
+
+    def _tables(self) -> Sequence[pd.DataFrame]:
+        return (self.summary_frame(),)
+
     @staticmethod
-    def load(files: Iterable[Path]) -> ProfileTable:
+    def load(files: Iterable[Path | str]) -> ProfileTable:
         """Read and join the tables of several devices; they must be of one chain.
 
-        They are kept as columns. Raises ``DocumentError`` and ``MismatchError``.
+        Files of codecs beside them are read with them, named or not. Rows are kept as columns. Raises
+        ``DocumentError`` and ``MismatchError``.
         """
-        tables = [(file, Sidecar.load(file.with_suffix(".json"))) for file in files]
+        tables = [(file, Sidecar.load(file.with_suffix(".json"))) for file in without_codecs(files)]
         chain = _one_chain(tables)
         with ThreadPoolExecutor(2) as pool:
             read = list(pool.map(lambda each: TableFile.of(each[0]), tables))

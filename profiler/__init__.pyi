@@ -1,28 +1,42 @@
-from .codec_bench import measure_codecs
+from . import backends
 from .cut import CutModel, cut_model
+from .energy.meter import Meter, Reading, open_meter
+from .energy.window import EnergyMeasurement, idle_power, measure_energy
+from .inputs import Sample, model_samples
 from .model import LoadedModel, load_model
 from .placement import Placement, placement
-from .request import ProfileRequest, ProfileSummary
-from .runner import Backend, Runner
+from .request import Key, ProfileRequest, ProfileSummary, Step
+from .runner import Artifact, Backend, Runner, Setting
 from .samples import SampleStore, write_samples
 from .session import Session, profile
-from .timing import Measurement, Protocol
+from .timing import Protocol
 
 __all__ = [
+    "Artifact",
     "Backend",
     "CutModel",
+    "EnergyMeasurement",
+    "Key",
     "LoadedModel",
-    "Measurement",
+    "Meter",
     "Placement",
     "ProfileRequest",
     "ProfileSummary",
     "Protocol",
+    "Reading",
     "Runner",
+    "Sample",
     "SampleStore",
     "Session",
+    "Setting",
+    "Step",
+    "backends",
     "cut_model",
+    "idle_power",
     "load_model",
-    "measure_codecs",
+    "measure_energy",
+    "model_samples",
+    "open_meter",
     "placement",
     "profile",
     "write_samples",

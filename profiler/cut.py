@@ -34,6 +34,7 @@ class CutModel:
     folded: bool = False
 
     def module(self, bundle: Bundle, outputs: Sequence[int] = ()) -> fx.GraphModule:
+        """The bundle as a module; ``outputs``: boundaries within it whose tensors it gives instead of its last."""
         module = self.cuts.module(bundle, outputs)
         return fold_batch_norms(module) if self.folded else module
 

@@ -34,7 +34,11 @@ class Sample:
 
 
 def model_samples(
-    model: LoadedModel, where: Path | None, count: int | None, skipped: list[str], labels: Path | None = None
+    model: LoadedModel,
+    where: Path | None = None,
+    count: int | None = None,
+    skipped: list[str] | None = None,
+    labels: Path | None = None,
 ) -> Iterator[Sample]:
     """At most ``count`` samples that ``model`` can take.
 
@@ -50,7 +54,7 @@ def model_samples(
     if where is not None and arrays:
         return _array_samples(model, where, count)
     if model.preparation is not None:
-        return _image_samples(model, where, count, skipped, labels)
+        return _image_samples(model, where, count, [] if skipped is None else skipped, labels)
     if where is not None:
         problem = f"{model.source.name} takes {model.described}, which no image becomes"
         raise ModelError(problem, "pass --inputs FILE.npz with its arrays")

@@ -107,6 +107,7 @@ class LoadedModel:
 
     @property
     def described(self) -> str:
+        """Its inputs for one sample, in words."""
         return " + ".join(f"{each.name}={each.spec}" if each.name else str(each.spec) for each in self.inputs)
 
 

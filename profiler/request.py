@@ -16,7 +16,7 @@ from planner.sidecar import LeftOut
 from planner.table import ProfileRow
 from profiler import backends
 from profiler.capability import obstacle
-from profiler.placement import Placement
+from profiler.placement import Placement, placement
 from profiler.timing import Protocol
 
 
@@ -53,9 +53,10 @@ Progress = Callable[[Step], None]
 class ProfileRequest:
     """What to measure, on which device, from which samples, into which table.
 
-    ``frequency``: "all", "max" or a list, see ``profiler.clocks.choose``; None is the clock as found.
-    ``meter``: see ``profiler.energy.open_meter``; None meters nothing. ``codecs``: those to measure at
-    every boundary. ``root``: the file system where clocks and meters are looked for.
+    ``placement``: left out, all processors of this machine. ``frequency``: "all", "max" or a list, see
+    ``profiler.clocks.choose``; None is the clock as found. ``meter``: see ``profiler.open_meter``; None meters
+    nothing. ``codecs``: those to measure at every boundary. ``root``: the file system where clocks and meters are
+    looked for.
     """
 
     source: ModelSource
@@ -64,8 +65,8 @@ class ProfileRequest:
     batches: tuple[int, ...]
     samples: Path
     output: Path
-    placement: Placement
-    protocol: Protocol
+    placement: Placement = field(default_factory=placement)
+    protocol: Protocol = field(default_factory=Protocol)
     calibration: Calibration = field(default_factory=Calibration)
     frequency: str | None = None
     meter: str | None = None

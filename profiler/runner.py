@@ -135,6 +135,7 @@ class Backend(ABC):
         """Remove what the backend keeps on disk."""
 
     def specs(self, bundle: Bundle) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """The tensors at a bundle's first and last boundary, for this batch."""
         return self.cut.specs(bundle.start), self.cut.specs(bundle.stop)
 
 

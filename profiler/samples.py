@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +59,14 @@ def stored_bytes(chain: Chain, count: int) -> int:
 
 
 def write_samples(
-    cut: CutModel, samples: Sequence[Sample], folder: Path, progress: Callable[[], None] = lambda: None
+    cut: CutModel, samples: Iterable[Sample], folder: Path | str, progress: Callable[[], None] = lambda: None
 ) -> Manifest:
     """Run every sample through the network once and store what crosses each boundary.
 
     The store appears whole or not at all. Raises ``StorageError`` before it starts if the disk is too
     small, ``InputError`` without samples, ``ModelError`` if the network fails on one.
     """
+    folder, samples = Path(folder), list(samples)
     if not samples:
         raise InputError("nothing to make samples from", "pass --images FOLDER or --inputs FILE")
     _check_replaceable(folder)
@@ -185,6 +186,7 @@ class SampleStore:
 
     @property
     def count(self) -> int:
+        """How many samples are stored."""
         return len(self.manifest.samples)
 
     @property

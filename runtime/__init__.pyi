@@ -1,5 +1,6 @@
 from .deployed import Deployed, deploy
+from .deployment import DeployRequest, record
 from .pipeline import Answer, Pipeline
 from .reports.report import write_report
 
-__all__ = ["Answer", "Deployed", "Pipeline", "deploy", "write_report"]
+__all__ = ["Answer", "DeployRequest", "Deployed", "Pipeline", "deploy", "record", "write_report"]

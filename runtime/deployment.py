@@ -74,7 +74,7 @@ class DeployRequest:
 
 def record(
     request: DeployRequest,
-    skipped: list[str],
+    skipped: list[str] | None = None,
     monitor: Monitor | None = None,
     log: Callable[[str], None] = lambda line: None,
     stopping: Stopping | None = None,
@@ -89,7 +89,7 @@ def record(
     """
     if request.inputs.count(STANDARD_INPUT) > 1:
         raise InputError("standard input is one stream", "pass --inputs - once")
-    plan = request.plan
+    plan, skipped = request.plan, [] if skipped is None else skipped
     model, cut = load_planned(plan)
     sources = [open_source(where, model, request.labels) for where in request.inputs or (None,)]
     outputs = open_outputs(request.outputs, request.output, len(sources), plan.chain.boundaries[-1].tensors)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from planner import Plan, load_fleet, parse_fleet
+from planner import Plan, load_fleet
 from planner.run import Run
-from runtime.cli import cli, main
+from runtime.cli import main
 
 FLEET = """
 schema = "edgecut.fleet/1"
@@ -75,7 +73,8 @@ def test_the_main_job(here: Path, edgecut, objective: str) -> None:
     assert len(Run.load(here / "run").rows) >= 10
     code, said = edgecut("report", "run", *TABLES[1:], "-o", "report")
     assert code == 0
-    assert len(list((here / "report").glob("*.png"))) == 5
+    assert "report/report.html" in said
+    assert len(list((here / "report").glob("*.png"))) > 8
 
 
 def test_inspect(edgecut) -> None:
@@ -264,38 +263,6 @@ def test_corrupt_images_are_skipped_and_counted(here: Path, edgecut) -> None:
 
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = [
-    line.split("#")[0].strip()
-    for document in DOCUMENTS
-    for block in re.findall(r"```sh\n(.*?)```", document.read_text(), flags=re.DOTALL)
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith("edgecut ")
-]
-
-
-def test_documents_name_commands() -> None:
-    assert len(COMMANDS) > 8
-
-
-@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
-def test_commands_in_documents_are_understood(command: str) -> None:
-    name, *arguments = shlex.split(command)[1:]
-    subcommand = cli.commands[name]
-    with subcommand.make_context(name, arguments):
-        pass
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        text
-        for text in re.findall(r"```toml\n(.*?)```", (ROOT / "docs/formats.md").read_text(), flags=re.DOTALL)
-        if "edgecut.fleet/" in text
-    ],
-)
-def test_fleets_in_documents_load(text: str) -> None:
-    assert len(parse_fleet(text).devices) == 3
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "samples" / "fleets").glob("*.toml")))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ from planner.fleet import Device, Fleet, Link
 from planner.limits import Limits
 from planner.plan import Cost, Hop, Outcome, Plan, Proof, Stage
 from planner.sidecar import Environment, Sidecar
-from planner.table import COLUMNS, ProfileRow, ProfileTable, format_row, header, parse_rows
+from planner.table import COLUMNS, ProfileRow, ProfileTable, format_row, header, parse_rows, without_codecs
 
 # Round trips -----------------------------------------------------------------------------------------
 
@@ -205,10 +207,21 @@ def test_repair_drops_only_a_half_written_last_row(length: int) -> None:
 
 
 def test_frame_has_the_columns_of_the_file() -> None:
-    frame = ProfileTable(CHAIN, (ROW, dataclasses.replace(ROW, device="server", energy_j=None))).frame()
+    whole = dataclasses.replace(
+        ROW, peak_memory_bytes=7, artifact_bytes=9, weight_bytes=1, energy_j=0.5, stable=True
+    )
+    rows = (whole, dataclasses.replace(ROW, device="server", energy_j=None, artifact_bytes=None))
+    frame = ProfileTable(CHAIN, rows).frame()
+    text = header() + "".join(map(format_row, rows))
+    pd.testing.assert_frame_equal(frame, pd.read_csv(io.StringIO(text)), check_exact=True)
     assert tuple(frame.columns) == COLUMNS
     assert frame["device"].tolist() == ["edge", "server"]
     assert frame["energy_j"].isna().tolist() == [False, True]
+
+
+def test_a_pattern_that_names_codecs_too_names_tables() -> None:
+    named = ["a.csv", "a.codecs.csv", "b.codecs.csv"]
+    assert without_codecs(named) == [Path("a.csv"), Path("b.codecs.csv")]
 
 
 def test_missing_lists_the_bundles_without_a_row() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pandas as pd
 
 from planner.limits import Criterion
+from planner.notebook import path_text
 from planner.parametric import Bandwidth, Interval, alone, break_even
 from planner.plan import Plan
 from planner.pricing import priced
@@ -16,7 +17,7 @@ from planner.table import ProfileTable
 from runtime.reports.break_even_plots import break_even_figure
 from runtime.reports.case import Case
 from runtime.reports.finding import Finding, Missing
-from runtime.reports.front_files import break_even_rows, plan_name, plan_text
+from runtime.reports.front_files import break_even_rows, plan_name
 from runtime.reports.theme import rounded, short
 
 _MBPS = 125e3  # bytes per second
@@ -92,7 +93,7 @@ def _said(plan: Plan, parameter: Bandwidth, intervals: Sequence[Interval], now: 
     """Between which bandwidths the plan that is the best today stays it, and what is beyond."""
     place = next((k for k, each in enumerate(intervals) if now <= each.high), len(intervals) - 1)
     here, last = intervals[place], place == len(intervals) - 1
-    mine = plan_text(here.stages, here.hops) == plan_text(plan.stages, plan.hops)
+    mine = path_text(here.stages, here.hops) == path_text(plan.stages, plan.hops)
     who = "This plan" if mine else f"Not this plan, but {_named(here)}"
     what = " → ".join(parameter.links[0]) if not parameter.links[1:] else "all links in proportion"
     what += f" ({rounded(now / _MBPS)} now)"

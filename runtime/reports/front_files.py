@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from planner.errors import StorageError
 from planner.front import EXACT_DB, Front
+from planner.notebook import path_text
 from planner.parametric import Bandwidth, Interval, Parameter
-from planner.period import period_s
 from planner.plan import Hop, Stage
 
 Row = Mapping[str, object]
@@ -31,24 +30,9 @@ def save_rows(file: Path, rows: Sequence[Row]) -> None:
 
 def front_rows(front: Front, files: Sequence[str]) -> list[Row]:
     """One row per point; ``files``: its plan's, empty where none was saved."""
-    knee = front.knee
-    return [
-        {
-            "point": place + 1,
-            "latency_s": point.cost.latency_s,
-            "energy_j": point.cost.energy_j,
-            "sqnr_db": "" if math.isinf(point.cost.sqnr_db) else point.cost.sqnr_db,
-            "min_sqnr_db": "" if point.min_sqnr_db is None else point.min_sqnr_db,
-            "period_s": period_s(front.fleet, point.stages, point.hops),
-            "price": point.cost.price,
-            "upload_bytes": point.cost.upload_bytes,
-            "supported": point.supported,
-            "knee": point is knee,
-            "plan": plan_text(point.stages, point.hops),
-            "file": file,
-        }
-        for place, (point, file) in enumerate(zip(front.points, files, strict=True))
-    ]
+    table = front.frame().assign(file=list(files)).astype(object)
+    rows: list[Row] = table.where(table.notna(), "").to_dict("records")
+    return rows
 
 
 def break_even_rows(parameter: Parameter, objective: str, intervals: Sequence[Interval]) -> list[Row]:
@@ -65,19 +49,10 @@ def break_even_rows(parameter: Parameter, objective: str, intervals: Sequence[In
             "energy_from_j": each.costs[0].energy_j,
             "energy_to_j": each.costs[1].energy_j,
             "proven": each.proven,
-            "plan": plan_text(each.stages, each.hops),
+            "plan": path_text(each.stages, each.hops),
         }
         for each in intervals
     ]
-
-
-def plan_text(stages: Sequence[Stage], hops: Sequence[Hop]) -> str:
-    """All of a plan in one cell: ``edge [0, 3) torch fp32 | 3: edge->server raw | server [3, 8) ...``."""
-    parts = [
-        (2 * stage.bundle.start + 1, f"{stage.device} {stage.bundle} {stage.variant}") for stage in stages
-    ]
-    parts += [(2 * hop.boundary, f"{hop.boundary}: {'->'.join(hop.route)} {hop.codec}") for hop in hops]
-    return " | ".join(text for _, text in sorted(parts))
 
 
 def plan_name(stages: Sequence[Stage], hops: Sequence[Hop] = ()) -> str:

@@ -11,7 +11,7 @@ from planner.errors import DocumentError, EdgecutError, InputError
 from planner.plan import Plan, is_plan
 from planner.run import Run, RunInfo
 from planner.sidecar import Sidecar
-from planner.table import ProfileTable, plan_table
+from planner.table import ProfileTable, plan_table, without_codecs
 from runtime.reports.case import reason
 from runtime.reports.finding import Missing
 
@@ -51,6 +51,7 @@ def load_subjects(files: Sequence[Path]) -> tuple[list[Subject], list[Missing]]:
     found: list[Subject] = []
     missing: list[Missing] = []
     problems: list[EdgecutError] = []
+    files = without_codecs(files)
     for name, file in zip(_distinct([file.resolve().stem for file in files]), files, strict=True):
         try:
             subject, lacking = _load(name, file)
