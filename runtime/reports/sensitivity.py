@@ -18,14 +18,14 @@ from planner.explanation import Explanation
 from planner.table import ProfileTable
 from runtime.reports.case import Case
 from runtime.reports.finding import Finding, Missing
-from runtime.reports.theme import ALARM, COLOURS, INK, new_figure, short
+from runtime.reports.theme import ALARM, COLOURS, INK, new_figure, rounded, short
 
 _COUNT = 5  # bundles outside the plan to look at
 _SHOWN = 16
 _SLOWEST = 10.0  # a change as large counts as never in the picture
 _NARROWEST = 0.02
 _LINEAR = 0.01
-_TICKS = (-0.9, -0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0, 10.0)
+_TICKS = (-0.9, -0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0)
 _COLOURS = {
     "stage": COLOURS[0], "hop": COLOURS[4], "bundle": COLOURS[1], "device": COLOURS[2], "link": COLOURS[3],
 }  # fmt: skip
@@ -136,7 +136,7 @@ def _figure(bars: Sequence[_Bar]) -> Figure:
         right = end >= 0
         beside = max(abs(end), each.noise or 0.0) * (1 if right else -1)  # of the whisker, too
         axes.annotate(
-            "never" if each.factor is None else f"{(each.factor - 1) * 100:+,.3g} %", (beside, place),
+            "never" if each.factor is None else f"{_signed(each.factor - 1)} %", (beside, place),
             ((5 if right else -5), 0), textcoords="offset points", va="center",
             ha="left" if right else "right", fontsize=8.5, color=ALARM if each.unsure else INK,
         )  # fmt: skip
@@ -149,7 +149,7 @@ def _figure(bars: Sequence[_Bar]) -> Figure:
     axes.set_xlim(-quicker * 3, slower * 3)
     axes.xaxis.set_major_locator(FixedLocator([each for each in _TICKS if -quicker <= each <= slower]))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda change, _: f"{change * 100:+.3g}" if change else "0"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda change, _: _signed(change)))
     axes.set_yticks(range(len(bars)), [short(f"{each.kind} {each.what}", 46) for each in bars], fontsize=8.5)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
@@ -165,3 +165,8 @@ def _figure(bars: Sequence[_Bar]) -> Figure:
         )
     figure.legend(handles=handles, frameon=False, fontsize=8.5, ncols=3, loc="outside lower left")
     return figure
+
+
+def _signed(change: float) -> str:
+    """In per cent."""
+    return f"{'+' * (change > 0)}{rounded(change * 100)}"
