@@ -169,4 +169,4 @@ def _figure(bars: Sequence[_Bar]) -> Figure:
 
 def _signed(change: float) -> str:
     """In per cent."""
-    return f"{'+' * (change > 0)}{rounded(change * 100)}"
+    return ("+" if change > 0 else "") + rounded(change * 100)
