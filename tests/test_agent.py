@@ -559,7 +559,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_workstation_that_ends_leaves_whole_tables(
     store: Path, tmp_path: Path, how: signal.Signals, nano: Any
 ) -> None:

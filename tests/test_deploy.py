@@ -448,7 +448,14 @@ def await_rows(folder: Path, count: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("how", ["interrupt", "kill", "agent killed"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("interrupt", marks=pytest.mark.slow),
+        "kill",
+        pytest.param("agent killed", marks=pytest.mark.slow),
+    ],
+)
 def test_no_agent_is_left_behind(cut: CutModel, tmp_path: Path, how: str) -> None:
     made = plan(cut.chain, PLANS["there"], fleet())
     process = start_deploy(made, tmp_path)

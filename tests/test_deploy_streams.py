@@ -113,7 +113,9 @@ def test_a_killed_coordinator_loses_and_repeats_nothing(
     assert found.info.requests == COUNT // 2
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_told_to_stop_it_finishes_what_is_on_its_way(
     cut: CutModel,
     tmp_path: Path,

@@ -65,6 +65,7 @@ def test_an_agent_killed_and_started_again(fleet: Lab, steady: Stream) -> None:
         steady.advance(MANY)
 
 
+@pytest.mark.slow
 def test_two_agents_parted_for_long(fleet: Lab, steady: Stream) -> None:
     """The workstation sees both, and they do not see each other."""
     known = len(steady.events)

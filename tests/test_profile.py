@@ -125,8 +125,15 @@ profile(test_profile.request(folder, variants=test_profile.TORCH), lambda step: 
 """
 
 
-@pytest.mark.parametrize("rows", [1, 5])
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("rows", "kill"),
+    [
+        (1, signal.SIGKILL),
+        (5, signal.SIGINT),
+        pytest.param(5, signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(1, signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_at_any_moment_at_most_one_bundle_is_lost(tmp_path: Path, rows: int, kill: int) -> None:
     make_samples(TINY, tmp_path / "samples")
     process = subprocess.Popen(
@@ -255,7 +262,15 @@ def test_a_saved_bundle_is_the_bundle(tmp_path: Path, name: str, bundle: Bundle)
             loaded(())
 
 
-@pytest.mark.parametrize("model", ["resnet18", "swin_t", "googlenet", "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "resnet18",
+        pytest.param("swin_t", marks=pytest.mark.slow),
+        pytest.param("googlenet", marks=pytest.mark.slow),
+        "mobilenet_v3_small",
+    ],
+)
 def test_onnx_slices_equal_torch(model: str, tmp_path: Path) -> None:
     cut = make_samples(ModelSource(model), tmp_path / "samples", count=1)
     store = SampleStore(tmp_path / "samples", cut.chain)
