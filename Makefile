@@ -60,6 +60,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/dime.py
 	$(BIN)/python benchmarks/many.py
 	$(BIN)/python benchmarks/simulate.py
+	$(BIN)/python benchmarks/serve.py
 
 # On a machine with an NVIDIA GPU: the tests that need one, then docs/gpu.md.
 gpu: $(READY)

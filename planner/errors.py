@@ -18,6 +18,7 @@
     │   │   └── OverloadError         rates that devices or links cannot serve, and those that they can
     │   └── SolverError               the solver crashed, gave no answer, or a wrong one
     └── DeploymentError
+        ├── BusyError                 as many requests in flight, or waiting, as may be
         ├── TransportError            a peer is gone, a frame is malformed
         ├── WorkerError               a worker process failed or did not answer in time
         │   ├── GoneError             the agent that was asked is gone or silent
@@ -127,6 +128,10 @@ class SolverError(PlanningError):
 
 
 class DeploymentError(EdgecutError):
+    pass
+
+
+class BusyError(DeploymentError):
     pass
 
 

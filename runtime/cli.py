@@ -27,6 +27,7 @@ from runtime.commands.profile import profile
 from runtime.commands.report import report
 from runtime.commands.router import router
 from runtime.commands.samples import samples
+from runtime.commands.serve import serve
 from runtime.commands.simulate import simulate
 from runtime.commands.solve import solve
 from runtime.commands.solve_many import replicate, solve_many
@@ -51,13 +52,14 @@ def cli() -> None:
     edgecut explain plan.json --profiles profiles/*.csv   see why: what comes next, what limits cost
     edgecut simulate plan.json                            see what would happen to it
     edgecut deploy plan.json                              run it
+    edgecut serve plan.json                               answer Triton's and KServe's clients with it
     edgecut report runs/MODEL-TIME -o report              see forecast beside measurement
     """
 
 
 for command in (
     doctor, clocks, inspect, verify, samples, bench, build, keys, agent, agents, router, profile, links, energy,
-    import_, solve, explain, front, break_even, solve_many, replicate, simulate, deploy, trace, report,
+    import_, solve, explain, front, break_even, solve_many, replicate, simulate, deploy, serve, trace, report,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -12,7 +12,7 @@ from runtime.monitor import Monitor
 from runtime.monitor_state import Part, parts_of
 
 try:
-    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, start_http_server
     from prometheus_client.core import (
         CounterMetricFamily,
         GaugeMetricFamily,
@@ -31,6 +31,13 @@ _LABELS = {"stage": ("device", "bundle", "variant"), "hop": ("route", "boundary"
 def register(monitor: Monitor, registry: CollectorRegistry) -> None:
     """Add the monitor's figures to a registry, which has none of another one."""
     registry.register(_Figures(monitor))
+
+
+def exposition(monitor: Monitor) -> tuple[bytes, str]:
+    """The figures as Prometheus reads them, and the media type of that."""
+    registry = CollectorRegistry()
+    register(monitor, registry)
+    return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
 def parse_endpoint(text: str) -> tuple[str, int]:

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Literal
 
 from planner.chain import TensorSpec
-from planner.errors import DeploymentError, InputError
+from planner.errors import BusyError, DeploymentError, InputError
 from planner.itinerary import Segment
 from planner.plan import Plan
 from profiler.runner import Array
@@ -111,19 +111,35 @@ class Pipeline:
         self.keeper.stop()
         self.fail(DeploymentError("the deployment was closed"))
 
-    def submit(self, inputs: Sequence[Array]) -> Future[Answer]:
+    @property
+    def failure(self) -> Exception | None:
+        """What ended the deployment."""
+        return self._failure
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be sent at once; not while another plan is installed for one that failed."""
+        return self._target is not None and self._failure is None
+
+    def submit(self, inputs: Sequence[Array], timeout_s: float | None = None) -> Future[Answer]:
         """Send one request, waiting while ``window`` are in flight; its answer comes in the future.
 
-        Raises ``InputError`` for arrays that are not the network's inputs, and what ended the deployment.
+        The future cannot be cancelled: what is sent is answered, or lost with the deployment. Raises ``InputError``
+        for arrays that are not the network's inputs, ``BusyError`` where there is no room for so long, and what
+        ended the deployment.
         """
         arrays = tuple(inputs)
         self._check(arrays)
-        self._slots.acquire()
+        if not self._slots.acquire(timeout=timeout_s):
+            raise BusyError(
+                f"{self.window} requests are in flight", "wait for an answer, or widen the window"
+            )
         with self._lock:
             if self._failure:
                 self._slots.release()
                 raise self._failure
             number, request = next(self._numbers), _Request(arrays, Future())
+            request.future.set_running_or_notify_cancel()
             self._book[number] = request
             if self._target:
                 self._post(number, request, self._target)

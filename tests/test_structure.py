@@ -55,6 +55,8 @@ HEAVY = (
     "pulp",
     "matplotlib",
     "simpy",
+    "starlette",
+    "uvicorn",
 )
 
 
@@ -86,6 +88,7 @@ HEAVY = (
                 "break-even",
                 "import",
                 "deploy",
+                "serve",
                 "trace",
                 "report",
                 "energy",
