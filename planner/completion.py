@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from planner.cost import FloatArray
 from planner.dual import Dual
-from planner.graph import IntArray
+from planner.graph import BoolArray, IntArray
 from planner.labels import Bound, Walk
 from planner.problem import Problem
 
@@ -77,13 +77,13 @@ def completions(
     ]
     if tracked.size > 1:
         found = (
-            _staircase(problem, weight, most, int(each), prices / dual.unit, deadline) for each in tracked
+            staircase(problem, weight, most, int(each), prices / dual.unit, deadline) for each in tracked
         )
         bounds += [each for each in found if each]
     return bounds
 
 
-def _staircase(
+def staircase(
     problem: Problem, weight: FloatArray, most: float, column: int, prices: FloatArray, deadline: float
 ) -> Staircase | None:
     """None where labels ran out. They are set from the last node backwards, for paths of at most ``most``."""
@@ -109,3 +109,16 @@ def _staircase(
     scale = 4 * ceiling
     first = np.searchsorted(node, np.arange(nodes))
     return Staircase(column, ceiling, scale, node + use / scale, value, first, others, credit)
+
+
+def within(
+    problem: Problem, weight: FloatArray, most: float, stairs: Staircase, deadline: float
+) -> BoolArray | None:
+    """Marks the arcs through which paths that keep the limits may come to at most ``most``, exact in the resource of
+    the ``stairs``; None where labels ran out."""
+    alone = problem.tracking(np.array([stairs.column])).any_clock()
+    only = np.zeros(1, dtype=np.int64)
+    bound = replace(stairs, column=0, prices=np.zeros(1), credit=0.0)
+    priced = weight + problem.loads.T @ stairs.prices
+    walk = Walk(alone, priced, most + stairs.credit, (bound,), only, only)
+    return walk.passed if walk.run(deadline) else None

@@ -121,6 +121,14 @@ class Graph:
         return of_way[self.way]
 
     @functools.cached_property
+    def node_device(self) -> IntArray:
+        """Of each node the place in the fleet of the device it belongs to."""
+        nodes = _Nodes(self.model)
+        names = np.arange(len(self.model.fleet.devices))
+        each = np.concatenate([nodes.device, names, names, nodes.device])
+        return np.tile(each, len(self.model.chain) + 1)
+
+    @functools.cached_property
     def parts(self) -> FloatArray:
         """1 for each arc that is a stage or a hop."""
         return ((self.way >= 0) | (self.hop >= 0)).astype(float)

@@ -58,6 +58,7 @@ def lightest(
     tracked: IntArray | None = None,
     beam: int | None = None,
     deadline: float = math.inf,
+    most_labels: int = MOST_LABELS,
 ) -> Labelled:
     """The lightest path that weighs at most ``most`` and keeps the limits on the resources that are ``tracked``.
 
@@ -69,7 +70,9 @@ def lightest(
     every = np.arange(len(problem.resources))
     compared = every if tracked is None else tracked
     checked = compared if beam is None else every
-    walk = Walk(problem, weight, most, bounds, checked, compared, order=order, beam=beam)
+    walk = Walk(
+        problem, weight, most, bounds, checked, compared, order=order, beam=beam, most_labels=most_labels
+    )
     complete = walk.run(deadline)
     return Labelled(walk.best() if complete else None, walk.size, complete and not walk.cut, walk.used())
 
@@ -89,7 +92,11 @@ class Walk:
         order: Sequence[FloatArray] = (),
         beam: int | None = None,
         clip: bool = True,
+        fresh: BoolArray | None = None,
+        most_labels: int = MOST_LABELS,
     ) -> None:
+        """``fresh``: arcs behind which every sum begins anew. ``clip``: a sum that can no longer break its ceiling
+        counts as the most that cannot; not together with ``fresh``."""
         graph = problem.graph
         nodes, resources = int(graph.levels[-1]), len(problem.resources)
         self.graph, self.weight, self.most = graph, weight, most
@@ -98,13 +105,16 @@ class Walk:
         self.ceilings[checked] = problem.ceilings[checked]
         self.rest, room = np.zeros((nodes, resources)), np.full((nodes, resources), -np.inf)
         for place in checked:
-            self.rest[:, place] = graph.behind(self.loads[:, place])
-            room[:, place] = graph.behind(-self.loads[:, place])
+            if fresh is None:
+                self.rest[:, place] = graph.behind(self.loads[:, place])
+                room[:, place] = graph.behind(-self.loads[:, place])
         # What a resource can still take at most: a label with more room than that has room enough.
         room[~np.isfinite(room)] = -_LARGEST
         self.enough = problem.ceilings + room - ROUNDING * np.abs(room) if clip else None
         self.behind = graph.behind(weight)
         self.bounds, self.compared, self.beam, self.cut = bounds, compared, beam, False
+        self.fresh, self.most_labels = fresh, most_labels
+        self.passed = np.zeros(graph.arcs, dtype=bool)
         self.clock, self.clock_device = problem.clock, problem.clock_device
         devices = int(self.clock_device.max(initial=-1)) + 1
         self.first, self.count = np.zeros(nodes, dtype=np.int64), np.zeros(nodes, dtype=np.int64)
@@ -124,7 +134,7 @@ class Walk:
         """Walk all levels; False where labels or time ran out."""
         for span, _, _ in self.graph.spans:
             self.step(span)
-            if self.size > MOST_LABELS or time.perf_counter() > deadline:
+            if self.size > self.most_labels or time.perf_counter() > deadline:
                 return False
         return True
 
@@ -142,6 +152,8 @@ class Walk:
         keep = value + self.behind[head] <= self.most
         arcs, parents, head, value = arcs[keep], parents[keep], head[keep], value[keep]
         use = self.use[parents] + self.loads[arcs]
+        if self.fresh is not None:
+            use[self.fresh[arcs]] = 0.0
         keep = (use + self.rest[head] <= self.ceilings).all(axis=1)
         for each in self.bounds:
             keep[keep] = each.least(head[keep], value[keep], use[keep]) <= self.most
@@ -151,6 +163,7 @@ class Walk:
         chosen = np.flatnonzero(keep)
         if not chosen.size:
             return
+        self.passed[arcs[chosen]] = True
         if self.enough is not None:
             use = np.maximum(use, self.enough[head])
         rank = self.rank[parents] + self.order[arcs]
