@@ -26,8 +26,9 @@ from planner import Bundle, Device, Emulation, Fleet, Link, Plan
 from planner.imports.presets import load_presets
 from profiler.cut import CutModel
 from runtime.adviser import StaticAdviser
+from runtime.answering import Answer
 from runtime.bundles import preparation
-from runtime.pipeline import Answer, Pipeline, opened
+from runtime.pipeline import Pipeline, opened
 from runtime.timing import measured_rows
 
 CASES = ("resnet50-2", "resnet50-3", "vit_b_16-2", "vit_b_16-3", "resnet152-3")

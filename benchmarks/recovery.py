@@ -41,8 +41,9 @@ from planner.replan import Replanner
 from planner.watch import Watch
 from profiler import cut_model, load_model
 from profiler.runner import Array
+from runtime.answering import Answer
 from runtime.bundles import preparation
-from runtime.pipeline import Answer, Pipeline, opened
+from runtime.pipeline import Pipeline, opened
 from runtime.profiled_adviser import ProfiledAdviser
 
 GOAL_S = 5.0

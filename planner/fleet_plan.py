@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from planner.chain import Bundle
 from planner.documents import document, read_document, write_document
+from planner.errors import InputError
 from planner.fleet import Fleet
 from planner.notebook import Displayed, path_text, table_of
 from planner.period import busy_s
-from planner.plan import Plan, Proof
+from planner.plan import Plan, Proof, holds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,6 +129,20 @@ class FleetPlan(Displayed):
     def load(file: Path | str) -> FleetPlan:
         """Read one; ``DocumentError`` says where it is wrong."""
         return read_document(FleetPlan, Path(file), SCHEMA)
+
+
+def load_dealt(file: Path) -> tuple[Plan, Stream | None]:
+    """The plan in a file; of a ``FleetPlan``, its one stream and the plan with the largest share.
+
+    Raises ``DocumentError``, and ``InputError`` where there are several streams.
+    """
+    if not holds(file, SCHEMA):
+        return Plan.load(file), None
+    streams = FleetPlan.load(file).streams
+    if len(streams) > 1:
+        names = ", ".join(stream.name for stream in streams)
+        raise InputError(f"{file} has plans of several streams: {names}", "give a plan of one stream")
+    return max(streams[0].shares, key=lambda each: each.share).plan, streams[0]
 
 
 def utilisation(streams: Iterable[Stream]) -> dict[str, dict[str, float]]:

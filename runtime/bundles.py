@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from planner.documents import file_digest
 from planner.errors import MismatchError
+from planner.fleet import Device, Emulation
+from planner.itinerary import Segment
 from planner.plan import Plan, Variant
 from profiler import backends
 from profiler.cut import CutModel, cut_model
 from profiler.model import LoadedModel, load_model
 from profiler.runner import Backend, Setting
-from runtime.itinerary import StageOrder
+from runtime.itinerary import SegmentOrder, StageOrder, WorkOrder
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,22 @@ def preparation(cut: CutModel, folder: Path) -> Preparation:
         return made[key]
 
     return prepare
+
+
+def segment_order(plan: Plan, place: int, segment: Segment, bundles: Sequence[Prepared]) -> SegmentOrder:
+    """The order of a segment; ``bundles``: of the plan's stages."""
+    inputs = plan.chain.boundaries[segment.boundary].batched(plan.batch)
+    stages = tuple(bundles[stage].order for stage in segment.stages)
+    encodes = segment.leaves if segment.encodes else None
+    return SegmentOrder(
+        place, segment.boundary, inputs, stages, segment.link, segment.arrives, segment.decodes, encodes
+    )
+
+
+def work_order(device: Device, installation: str, window: int, segments: Sequence[SegmentOrder]) -> WorkOrder:
+    """All that a device has to load, with the threads and the slowdown of one that is emulated."""
+    emulation = device.emulate or Emulation()
+    return WorkOrder(installation, emulation.threads, emulation.slowdown, window, tuple(segments))
 
 
 def load_planned(plan: Plan) -> tuple[LoadedModel, CutModel]:

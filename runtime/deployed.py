@@ -16,9 +16,10 @@ from planner.fleet_file import load_fleet
 from planner.plan import Plan
 from planner.watch import THRESHOLD
 from runtime.adviser import StaticAdviser
+from runtime.answering import Answer, Answering
 from runtime.batching import Arrays, Group, grouped, split
 from runtime.bundles import load_planned, preparation
-from runtime.pipeline import Answer, Pipeline, TransportName, opened
+from runtime.pipeline import TransportName, opened
 from runtime.profiled_adviser import adviser_for
 from runtime.security import Security
 from runtime.sources import checked_inputs
@@ -27,7 +28,7 @@ from runtime.sources import checked_inputs
 class Deployed:
     """Takes single samples, whatever the plan's batch. ``pipeline``: what they go through."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Answering) -> None:
         self.plan, self.pipeline = pipeline.plan, pipeline
 
     def map(self, samples: Iterable[Any], on_error: Literal["stop", "skip"] = "stop") -> Iterator[Answer]:

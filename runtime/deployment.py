@@ -6,10 +6,11 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.errors import DeploymentError, InputError, VerificationError
 from planner.plan import Plan
@@ -20,11 +21,12 @@ from planner.run_rows import RunRow
 from profiler.cut import CutModel
 from profiler.model import LoadedModel
 from runtime.adviser import Adviser, StaticAdviser
+from runtime.answering import Answer, Answering
 from runtime.batching import Group, grouped
-from runtime.bundles import load_planned, preparation
+from runtime.bundles import Preparation, load_planned, preparation
 from runtime.checking import KEPT, Checker, Verdict, tolerance
 from runtime.monitor import Monitor
-from runtime.pipeline import Answer, Pipeline, TransportName, opened
+from runtime.pipeline import TransportName, opened
 from runtime.reports.trace import write_trace
 from runtime.results import open_outputs
 from runtime.run_folder import RunFolder, StreamNote
@@ -33,6 +35,9 @@ from runtime.sources import STANDARD_INPUT, Source, open_source
 from runtime.stopping import Stopping
 from runtime.streaming import Feed, answers
 from runtime.timing import measured_rows
+
+if TYPE_CHECKING:
+    from runtime.ray_engine import OnRay
 
 DEFAULT_REQUESTS = 50
 _WARMUP_REQUESTS = 5
@@ -48,7 +53,8 @@ class DeployRequest:
     ``check``: so many different requests at most are compared with the whole model, None for all. ``skip``:
     refused inputs are left out; otherwise the first one ends the run. ``adviser``: what other plans it may switch
     to, None for none. ``security``: how its agents may be reached. ``trace``: the file for a trace of the run,
-    written at its end, however it ends.
+    written at its end, however it ends. ``on_ray``: the cluster that it runs on in place of agents; no transport,
+    adviser or security then.
     """
 
     plan: Plan
@@ -64,6 +70,12 @@ class DeployRequest:
     adviser: Adviser | None = None
     security: Security = Security()
     trace: Path | None = None
+    on_ray: OnRay | None = None
+
+    @property
+    def medium(self) -> str:
+        """What carries the tensors."""
+        return "ray" if self.on_ray else self.transport
 
     @property
     def limit(self) -> int | None:
@@ -95,7 +107,7 @@ def record(
     outputs = open_outputs(request.outputs, request.output, len(sources), plan.chain.boundaries[-1].tensors)
     notes = [StreamNote(source.name, source.fingerprint) for source in sources]
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    info = RunInfo(plan, started, request.transport, request.concurrency, tolerance(plan), 0.0, 0)
+    info = RunInfo(plan, started, request.medium, request.concurrency, tolerance(plan), 0.0, 0)
     with RunFolder(request.output, info, notes, outputs, request.outputs) as run:
         deployment = _Deployment(request, model, cut, sources, run)
         try:
@@ -150,15 +162,7 @@ class _Deployment:
             prepare = preparation(cut, folder / "bundles")
             with Checker(cut, prepare, most) as checker:
                 self._expect(checker)
-                with opened(
-                    request.adviser or StaticAdviser(plan),
-                    prepare,
-                    folder,
-                    window=request.concurrency,
-                    transport=request.transport,
-                    security=request.security,
-                    log=log,
-                ) as pipeline:
+                with self._opened(prepare, folder, log) as pipeline:
                     monitor.doing, monitor.pipeline = "warming up", pipeline
                     warm = tuple(value.numpy() for value in self.model.example(plan.batch))
                     for _ in pipeline.map([warm] * _WARMUP_REQUESTS):
@@ -171,6 +175,24 @@ class _Deployment:
                             raise
                         monitor.doing = "unloading the plan"
 
+    def _opened(
+        self, prepare: Preparation, folder: Path, log: Callable[[str], None]
+    ) -> AbstractContextManager[Answering]:
+        request = self.request
+        if request.on_ray:
+            from runtime.ray_engine import opened_on_ray
+
+            return opened_on_ray(request.plan, prepare, request.on_ray, window=request.concurrency, log=log)
+        return opened(
+            request.adviser or StaticAdviser(request.plan),
+            prepare,
+            folder,
+            window=request.concurrency,
+            transport=request.transport,
+            security=request.security,
+            log=log,
+        )
+
     def _expect(self, checker: Checker) -> None:
         """Find what the first requests give before anything is timed, where their inputs can be read again."""
         first = KEPT if self.request.check is None else self.request.check
@@ -182,7 +204,7 @@ class _Deployment:
 
     def _stream(
         self,
-        pipeline: Pipeline,
+        pipeline: Answering,
         checker: Checker,
         skipped: list[str],
         monitor: Monitor,
@@ -226,7 +248,7 @@ class _Deployment:
                     (time.monotonic_ns() - origin_ns) / 1e9,
                     marks,
                 )
-                for switch in pipeline.keeper.switches[noted:]:
+                for switch in pipeline.switches[noted:]:
                     plans.switched(switch.at, switch.plan, switch.reason)
                     monitor.switched(switch.plan)
                     noted += 1

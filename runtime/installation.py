@@ -22,15 +22,15 @@ from functools import partial
 
 from planner.documents import from_data, to_data
 from planner.errors import EdgecutError, TransportError, WorkerError
-from planner.itinerary import Segment, itinerary
+from planner.itinerary import itinerary
 from planner.plan import Plan
 from profiler.runner import Array
 from runtime.agent_messages import Body
 from runtime.artifacts import send_files
-from runtime.bundles import Prepared
+from runtime.bundles import Prepared, segment_order, work_order
 from runtime.clock_offset import HostClock, Offset
 from runtime.fleet_agents import FleetAgents
-from runtime.itinerary import CLOCK, LOAD, RUN, UNLOAD, SegmentOrder, Stamp, WorkOrder, leg, output
+from runtime.itinerary import CLOCK, LOAD, RUN, UNLOAD, Stamp, leg, output
 from runtime.link_probe import clock_name
 from runtime.stage_service import HEARTBEAT_S
 from runtime.timing import marks_of
@@ -153,25 +153,12 @@ class Installation:
             stages = [bundles[stage] for _, segment in orders for stage in segment.stages]
             files = {made.order.sha256: made.file for made in stages}
             send_files(agent, files, "deploy again", patience_s=patience_s)
-            work = self._work(device, [self._order(place, one, bundles) for place, one in orders])
+            segments = [segment_order(self.plan, place, one, bundles) for place, one in orders]
+            work = work_order(self.plan.fleet.device(device), self.id, self.window, segments)
             agent.request(LOAD, to_data(work), timeout_s=LOAD_TIMEOUT_S)
         except EdgecutError:
             self.suspects = frozenset([device]), frozenset()
             raise
-
-    def _work(self, device: str, segments: Sequence[SegmentOrder]) -> WorkOrder:
-        emulation = self.plan.fleet.device(device).emulate
-        threads = emulation.threads if emulation else None
-        slowdown = emulation.slowdown if emulation else 1.0
-        return WorkOrder(self.id, threads, slowdown, self.window, tuple(segments))
-
-    def _order(self, place: int, segment: Segment, bundles: Sequence[Prepared]) -> SegmentOrder:
-        inputs = self.plan.chain.boundaries[segment.boundary].batched(self.plan.batch)
-        stages = tuple(bundles[stage].order for stage in segment.stages)
-        encodes = segment.leaves if segment.encodes else None
-        return SegmentOrder(
-            place, segment.boundary, inputs, stages, segment.link, segment.arrives, segment.decodes, encodes
-        )
 
     def _run(self, device: str) -> None:
         """Wait for as long as the device runs its part; how that ends tells what became of it."""

@@ -25,7 +25,7 @@ from runtime.monitor_state import DeviceState, LinkState, Part, PartState, State
 from runtime.timing import passed
 
 if TYPE_CHECKING:
-    from runtime.pipeline import Answer, Pipeline
+    from runtime.answering import Answer, Answering
 
 _PARTS = 500  # how many stages and hops are told apart: plans change, memory must not grow
 _LAID_OUT = 16
@@ -66,7 +66,7 @@ class Monitor:
         self.devices: dict[str, Place] = {}
         self.links: dict[tuple[str, str], Place] = {}
         self.lock = threading.RLock()
-        self.pipeline: Pipeline | None = None
+        self.pipeline: Answering | None = None
         self._clock, self._began_s = clock, clock()
         self._since_s, self._worked_since_s = self._began_s, self._began_s  # of answers, and of work for them
         self._rate = Windowed()

@@ -50,8 +50,44 @@ class Device:
     slowdown: float
 
 
+class SegmentWork:
+    """What a segment does to one frame; each part adds its marks. The runners stay the caller's."""
+
+    def __init__(self, order: SegmentOrder, runners: Sequence[Runner], device: Device) -> None:
+        self.order, self.device = order, device
+        self._stages = list(zip(order.stages, runners, strict=True))
+
+    def received(self, frame: Frame, arrived_ns: int, ready_ns: int) -> Frame:
+        """Marked, checked and decoded. Raises ``TransportError`` for other tensors than ordered."""
+        frame = frame.marked(arrived_ns, ready_ns)
+        check_boundary(frame, self.order.inputs, self.order.boundary, self.order.arrives)
+        if not self.order.decodes:
+            return frame
+        with self.device.coding:
+            tensors, *times = timed(lambda: unpack(frame.packed, frame.codec), self.device.slowdown)
+        return replace(frame.marked(*times), tensors=tensors, codec="raw", packed=())
+
+    def computed(self, frame: Frame) -> Frame:
+        tensors, marks = frame.tensors, []
+        for stage, runner in self._stages:
+            with self.device.computing, self.device.clocks.at(stage.variant):
+                marks.append(time.monotonic_ns())
+                tensors = runner(tensors)
+                marks.append(time.monotonic_ns())
+        return replace(frame.marked(*marks), tensors=tensors)
+
+    def encoded(self, frame: Frame) -> Frame:
+        """As the next hop takes it."""
+        codec = self.order.encodes
+        if not codec:
+            return frame
+        with self.device.coding:
+            packed, *times = timed(lambda: pack(frame.tensors, codec), self.device.slowdown)
+        return replace(frame.marked(*times), tensors=(), codec=codec, packed=packed)
+
+
 class Segment:
-    """Use ``start`` once the next device receives, then ``stop`` and ``close``. The runners stay the caller's.
+    """Use ``start`` once the next device receives, then ``stop`` and ``close``.
 
     ``failed`` is called once from a thread of the segment when it cannot go on.
 
@@ -60,18 +96,9 @@ class Segment:
     link could take them.
     """
 
-    def __init__(
-        self,
-        order: SegmentOrder,
-        runners: Sequence[Runner],
-        device: Device,
-        ends: tuple[Receiver, Sender],
-        window: int,
-        failed: Failed,
-    ) -> None:
-        self.order = order
+    def __init__(self, work: SegmentWork, ends: tuple[Receiver, Sender], window: int, failed: Failed) -> None:
         self.passed = 0  # requests that were sent on
-        self._runners, self._device, self._failed = runners, device, failed
+        self._work, self._failed = work, failed
         self._receiver, self._sender = ShapedReceiver(ends[0]), ends[1]
         self._window = window
         self._stopping = threading.Event()
@@ -80,7 +107,7 @@ class Segment:
     def start(self) -> None:
         """Raises ``TransportError`` where the next device does not receive."""
         self._sender.wait_ready(PEER_TIMEOUT_S)
-        order, device = self.order, self._device
+        order, device = self._work.order, self._work.device
         frames = self._received()
         if order.decodes and device.coding is not device.computing:
             frames = self._apart(frames)
@@ -136,7 +163,6 @@ class Segment:
             self.stop()
 
     def _received(self) -> Iterator[_Item]:
-        order = self.order
         while not self._stopping.is_set():
             called_ns = time.monotonic_ns()
             frame = self._receiver.receive(_POLL_S)
@@ -144,43 +170,22 @@ class Segment:
                 continue
             # A frame that waited for this thread was ready before it was fetched.
             due_ns = max(frame.arrived_ns, frame.due_ns)
-            frame = frame.marked(due_ns, time.monotonic_ns() if due_ns >= called_ns else due_ns)
-            check_boundary(frame, order.inputs, order.boundary, order.arrives)
-            if order.decodes:
-                frame = self._decoded(frame)
+            ready_ns = time.monotonic_ns() if due_ns >= called_ns else due_ns
+            frame = self._work.received(frame, due_ns, ready_ns)
             yield frame, time.monotonic_ns()
 
-    def _decoded(self, frame: Frame) -> Frame:
-        with self._device.coding:
-            tensors, *times = timed(lambda: unpack(frame.packed, frame.codec), self._device.slowdown)
-        return replace(frame.marked(*times), tensors=tensors, codec="raw", packed=())
-
     def _computed(self, frames: Iterator[_Item]) -> Iterator[_Item]:
-        stages = list(zip(self.order.stages, self._runners, strict=True))
         for frame, _ in frames:
-            tensors, marks = frame.tensors, []
-            for stage, runner in stages:
-                with self._device.computing, self._device.clocks.at(stage.variant):
-                    marks.append(time.monotonic_ns())
-                    tensors = runner(tensors)
-                    marks.append(time.monotonic_ns())
-            yield replace(frame.marked(*marks), tensors=tensors), time.monotonic_ns()
+            yield self._work.computed(frame), time.monotonic_ns()
 
     def _send(self, frames: Iterator[_Item]) -> None:
         sent_ns = 0
         for frame, offered_ns in frames:
-            if self.order.encodes:
-                frame = self._encoded(frame)
+            if self._work.order.encodes:
+                frame = self._work.encoded(frame)
                 offered_ns = frame.marks[-1]
             onward = Frame(frame.tensors, codec=frame.codec, packed=frame.packed, request=frame.request)
             free_ns = max(offered_ns, self._sender.free_ns or sent_ns)
             self._sender.send(onward.marked(*frame.marks, free_ns))
             self.passed += 1
             sent_ns = time.monotonic_ns()
-
-    def _encoded(self, frame: Frame) -> Frame:
-        codec = self.order.encodes
-        assert codec
-        with self._device.coding:
-            packed, *times = timed(lambda: pack(frame.tensors, codec), self._device.slowdown)
-        return replace(frame.marked(*times), tensors=(), codec=codec, packed=packed)

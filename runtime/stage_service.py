@@ -22,16 +22,9 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
-
 from planner.documents import from_data, to_data
 from planner.errors import EdgecutError, WorkerError
 from planner.fleet import Link
-from profiler import backends
-from profiler.allocator import sparing_allocator, tune_allocator
-from profiler.clocks import Switch
-from profiler.machine import available_cpus, available_memory_bytes
-from profiler.runner import Runner, slowed
 from runtime.agent import Agent
 from runtime.agent_messages import Body
 from runtime.artifact_store import ArtifactStore
@@ -41,7 +34,6 @@ from runtime.itinerary import (
     RUN,
     UNLOAD,
     SegmentOrder,
-    StageOrder,
     Stamp,
     Which,
     WorkOrder,
@@ -49,15 +41,15 @@ from runtime.itinerary import (
     output,
 )
 from runtime.link_probe import clock_name
+from runtime.loading import check_memory, equipped
 from runtime.orders import Progress
 from runtime.power_gauge import PowerGauge
-from runtime.segment import Device, Segment
+from runtime.segment import Segment
 from runtime.shaping import Pacer, shape_sender
 from runtime.transport import Receiver, Sender, Transport
 
 HEARTBEAT_S = 1.0
 STOP_TIMEOUT_S = 10.0
-_WARMUP_RUNS = 3
 _MAX_INSTALLED = 8
 _HEADER_BYTES = 1 << 16  # what a frame has beside its tensors, amply
 
@@ -92,7 +84,7 @@ class StageService:
             self._installed[work.installation] = made
         try:
             files = made.hold(self._store)
-            self._check_memory(work, files)
+            check_memory(self._name, work, files)
             made.load(self._transport, self._computing, files)
             progress.check()
         except BaseException:
@@ -162,17 +154,6 @@ class StageService:
             self._installed.pop(made.work.installation, None)
         made.gone.set()
 
-    def _check_memory(self, work: WorkOrder, files: dict[str, Path]) -> None:
-        stages = [stage for order in work.segments for stage in order.stages]
-        needed = sum(max(stage.memory_bytes, files[stage.sha256].stat().st_size) for stage in stages)
-        free = available_memory_bytes()
-        if needed > free:
-            raise WorkerError(
-                f"{self._name} has {free / 1e6:.0f} MB of memory free, the plan's {len(stages)} stages there "
-                f"take {needed / 1e6:.0f} MB",
-                f"set memory_bytes = {free * 9 // 10} under [device.{self._name}], and solve again",
-            )
-
 
 class _Installed:
     """The segments of one plan on this device."""
@@ -193,22 +174,9 @@ class _Installed:
         return {digest: self._held.enter_context(store.hold(digest)) for digest in sorted(wanted)}
 
     def load(self, transport: Transport, computing: threading.Lock, files: dict[str, Path]) -> None:
-        tune_allocator()
-        work, cpus = self.work, available_cpus()
-        threads = work.threads or len(cpus)
-        variants = [stage.variant for order in work.segments for stage in order.stages]
-        clocks = self._held.enter_context(Switch(variants, cpus))
-        coding = threading.Lock() if len(cpus) > threads else computing
-        device = Device(computing, coding, clocks, work.slowdown)
-        for order in work.segments:
-            runners = []
-            for stage in order.stages:
-                runner = load_stage(stage, files[stage.sha256], threads)
-                self._held.callback(runner.close)
-                runners.append(slowed(runner, work.slowdown))
-            ends = self._receiver(transport, order), self._sender(transport, order)
-            segment = Segment(order, runners, device, ends, work.window, self._fail)
-            self._segments.append(segment)
+        for segment in equipped(self.work, files, computing, self._held):
+            ends = self._receiver(transport, segment.order), self._sender(transport, segment.order)
+            self._segments.append(Segment(segment, ends, self.work.window, self._fail))
 
     def start(self) -> None:
         for segment in self._segments:
@@ -249,32 +217,3 @@ class _Installed:
         sender = transport.sender(leg(link.target, name, order.place + 1) if link else output(name))
         emulated = link if link and link.emulate else None
         return shape_sender(sender, emulated, self._pacers)
-
-
-def load_stage(stage: StageOrder, file: Path, threads: int) -> Runner:
-    """Load a bundle, check its tensors, and run it a few times.
-
-    Raises ``WorkerError`` for other tensors than ordered, or where memory runs out; ``BundleError`` for a
-    file that cannot be loaded or run.
-    """
-    try:
-        backend = backends.find(stage.backend)
-        with sparing_allocator():
-            loaded = backend.load(file, threads)
-        for side, have, want in (
-            ("input", loaded.inputs, stage.inputs.tensors),
-            ("output", loaded.outputs, stage.outputs.tensors),
-        ):
-            if have != want:
-                problem = f"bundle {stage.sha256[:12]}: {side} {have}, the plan says {want}"
-                raise WorkerError(problem, "deploy again")
-        zeros = tuple(np.zeros(spec.shape, spec.dtype) for spec in loaded.inputs)
-        for _ in range(_WARMUP_RUNS):
-            loaded(zeros)
-    except MemoryError:
-        free = available_memory_bytes()
-        problem = (
-            f"a bundle of {file.stat().st_size / 1e6:.0f} MB does not fit into the {free / 1e6:.0f} MB free"
-        )
-        raise WorkerError(problem, "set memory_bytes for this device, and solve again") from None
-    return loaded

@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 REAL_TIME = (
     "agent", "agent_host", "active_fleet", "artifacts", "clocks", "clocks_deploy", "deploy", "deploy_streams", "fuzz",
     "hosts", "hosts_agents", "hosts_deploy", "links", "links_command", "live_terminal", "powerlog_live", "profile",
-    "reacting", "router", "router_hosts", "serve", "serve_abuse", "shaping", "simulate_runtime", "tls", "trace",
+    "ray", "reacting", "router", "router_hosts", "serve", "serve_abuse", "shaping", "simulate_runtime", "tls", "trace",
     "transport",
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from fake_clocks import CPUFREQ, Kernel, policy, state
 from test_deploy import TINY, fleet, plan
 from test_profile import make_samples, request
 
-import runtime.stage_service
+import runtime.loading
 from planner.errors import BundleError
 from planner.plan import Plan, Variant
 from planner.table import ProfileTable
@@ -64,7 +64,7 @@ def test_stages_run_at_their_clocks(cut: CutModel, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(sysfs, "write", write)
     monkeypatch.setattr(
-        runtime.stage_service, "Switch", functools.partial(Switch, root=root, folder=tmp_path / "state")
+        runtime.loading, "Switch", functools.partial(Switch, root=root, folder=tmp_path / "state")
     )
     assert serve(clocked(cut), cut, tmp_path) == 3
     assert held == [600_000, 1_400_000] * 3
@@ -74,9 +74,7 @@ def test_stages_run_at_their_clocks(cut: CutModel, tmp_path: Path, monkeypatch: 
 def test_a_device_without_the_clock_says_so(
     cut: CutModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        runtime.stage_service, "Switch", functools.partial(Switch, root=tmp_path, folder=tmp_path)
-    )
+    monkeypatch.setattr(runtime.loading, "Switch", functools.partial(Switch, root=tmp_path, folder=tmp_path))
     with pytest.raises(BundleError, match="torch fp32 600 MHz: this machine has no cpu clock to set"):
         serve(clocked(cut), cut, tmp_path)
 

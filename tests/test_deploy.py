@@ -49,14 +49,15 @@ from profiler.model import load_model
 from runtime.adviser import StaticAdviser
 from runtime.agent_files import AgentFiles
 from runtime.agent_service import make_agent
+from runtime.answering import Answer
 from runtime.authority import issue, make_authority
 from runtime.bundles import preparation, prepare_bundles
 from runtime.checking import Verdict, output_error
 from runtime.credentials import Credentials
 from runtime.deployment import DeployRequest, answer_rows, record
-from runtime.pipeline import Answer, opened
+from runtime.loading import load_stage
+from runtime.pipeline import opened
 from runtime.security import Security
-from runtime.stage_service import load_stage
 from runtime.timing import measured_rows
 from runtime.zenoh_transport import ZenohTransport
 
@@ -379,7 +380,7 @@ def test_what_does_not_fit_is_refused_before_any_request(
     cut: CutModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = plan(cut.chain, PLANS["there"], fleet())
-    monkeypatch.setattr("runtime.stage_service.available_memory_bytes", lambda: 1000)
+    monkeypatch.setattr("runtime.loading.available_memory_bytes", lambda: 1000)
     with (
         pytest.raises(WorkerError, match=r"MB of memory free.*\n.*memory_bytes = 900"),
         opened(StaticAdviser(made), preparation(cut, tmp_path / "b"), tmp_path, transport="in-process"),

@@ -36,6 +36,7 @@ from runtime.adviser import StaticAdviser
 from runtime.agent_files import AgentFiles
 from runtime.agent_network import AgentNetwork
 from runtime.agent_service import make_agent
+from runtime.answering import Answer
 from runtime.bundles import preparation
 from runtime.counting import SLOT_S, WINDOW_S, Durations, Windowed
 from runtime.deployment import DeployRequest, record
@@ -46,7 +47,7 @@ from runtime.live_deploy import DeployView
 from runtime.live_profile import ProfileView
 from runtime.metrics import parse_endpoint, register, served
 from runtime.monitor import Monitor
-from runtime.pipeline import Answer, Pipeline
+from runtime.pipeline import Pipeline
 from runtime.power_gauge import PowerGauge
 from runtime.profile_progress import Advance
 from runtime.timing import measured_rows

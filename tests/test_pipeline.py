@@ -303,7 +303,7 @@ def test_a_request_that_ends_every_installation_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A stage that always fails is tried a bounded number of times, and its own words reach the user."""
-    import runtime.stage_service as service
+    import runtime.loading as loading
 
     class Failing:
         def __init__(self, inner: object) -> None:
@@ -315,7 +315,7 @@ def test_a_request_that_ends_every_installation_is_given_up(
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(service, "slowed", lambda runner, slowdown: Failing(runner))
+    monkeypatch.setattr(loading, "slowed", lambda runner, slowdown: Failing(runner))
     monkeypatch.setattr(pipelines, "MAX_ATTEMPTS", 2)
     with (
         Pipeline(StaticAdviser(there(cut)), crew.agents, prepare, window=1) as pipeline,

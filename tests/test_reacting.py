@@ -28,12 +28,13 @@ from planner.watch import Watch
 from profiler.cut import CutModel, cut_model
 from profiler.model import load_model
 from profiler.runner import Array, Runner
-from runtime import stage_service
+from runtime import loading
 from runtime.adviser import Adviser
+from runtime.answering import Answer
 from runtime.bundles import preparation
 from runtime.cli import cli
 from runtime.deployment import DeployRequest, record
-from runtime.pipeline import Answer, Pipeline, opened
+from runtime.pipeline import Pipeline, opened
 from runtime.profiled_adviser import ProfiledAdviser
 
 WAIT_S = 120.0
@@ -100,7 +101,7 @@ class Timed:
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Timed, "factor", {})
-    monkeypatch.setattr(stage_service, "slowed", Timed)
+    monkeypatch.setattr(loading, "slowed", Timed)
 
 
 def images() -> list[tuple[Array, ...]]:

@@ -55,6 +55,7 @@ HEAVY = (
     "pulp",
     "matplotlib",
     "simpy",
+    "ray",
     "starlette",
     "uvicorn",
 )

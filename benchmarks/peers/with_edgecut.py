@@ -15,9 +15,10 @@ from peers.chain import HERE, Array, Chain, Contender, end, spawn
 from planner import Plan
 from planner.documents import file_digest
 from runtime.adviser import StaticAdviser
+from runtime.answering import Answer
 from runtime.bundles import Prepared
 from runtime.itinerary import StageOrder
-from runtime.pipeline import Answer, opened
+from runtime.pipeline import opened
 from runtime.security import Security
 
 

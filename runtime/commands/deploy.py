@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,14 @@ import click
 
 from runtime.commands.adviser_options import Advice, adviser_options
 from runtime.commands.options import FILE, FOLDER, discover_option, security_options
+from runtime.commands.ray_options import ray_options
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from planner.fleet_plan import Stream
     from runtime.monitor import Monitor
+    from runtime.ray_engine import OnRay
     from runtime.security import Security
 
 
@@ -120,6 +124,7 @@ def _parse_metrics(
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="File for a trace of every request across devices, for ui.perfetto.dev; compressed if it ends in .gz.",
 )
+@ray_options
 @discover_option
 @adviser_options
 @security_options
@@ -143,20 +148,24 @@ def deploy(
     transport: Any,
     metrics: tuple[str, int] | None,
     trace: Path | None,
+    on_ray: OnRay | None,
     discover_s: float,
     security: Security,
     output: Path | None,
 ) -> None:
     """Run PLAN on its devices' agents, and record forecast beside measurement.
 
-    Devices that are emulated get an agent here. The run is a folder that `edgecut report` reads. Where a device
+    Devices that are emulated get an agent here. With --engine ray, PLAN may also be what `edgecut replicate` wrote.
+    The run is a folder that `edgecut report` reads. Where a device
     fails, or another plan becomes better, that one takes over. Ctrl-C ends it after the requests on their way;
     with the same -o it goes on.
     """
     from planner.fleet_file import load_fleet
-    from planner.plan import Plan
+    from planner.fleet_plan import load_dealt
 
-    plan = Plan.load(plan_file)
+    plan, stream = load_dealt(plan_file)
+    if stream:
+        on_ray = _dealt(on_ray, stream)
     machines = load_fleet(fleet_file) if fleet_file else None
 
     from runtime.console import console
@@ -169,14 +178,19 @@ def deploy(
     from runtime.run_tables import show_run
     from runtime.stopping import Stopped, Stopping
 
-    machines = located(machines or plan.fleet, plan.devices, discover_s, security)
-    plan = on_fleet(plan, machines)
+    if on_ray is None:
+        machines = located(machines or plan.fleet, plan.devices, discover_s, security)
+        plan = on_fleet(plan, machines)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = output or Path("runs") / f"{plan.chain.source.label}-{stamp}"
     if check == -1:
         check = None if labels else 20
     out = console(stderr=str(outputs) == "-")
-    adviser = advice.adviser(plan, plan_file, lambda line: out.print(line, style="yellow", soft_wrap=True))
+
+    def say(line: str) -> None:
+        out.print(line, style="yellow", soft_wrap=True)
+
+    adviser = None if on_ray else advice.adviser(plan, plan_file, say)
     request = DeployRequest(
         plan,
         folder,
@@ -191,6 +205,7 @@ def deploy(
         adviser,
         security,
         trace,
+        on_ray,
     )
     skipped: list[str] = []
     err = console(stderr=True)
@@ -209,8 +224,9 @@ def deploy(
     if run and run.rows:
         for part in run.by_plan():
             show_run(part, out)
+        forecast = f", forecast at most {stream.rate_per_s * plan.batch:.2f}" if stream else ""
         rate = run.info.requests * plan.batch / run.info.wall_s
-        out.print(f"throughput: {rate:.2f} samples/s over {transport}")
+        out.print(f"throughput: {rate:.2f} samples/s over {request.medium}{forecast}", soft_wrap=True)
         for switch in run.switches:
             out.print(f"{switch.at}: {switch.reason}; now {switch.stages}", soft_wrap=True)
         out.print(f"wrote {folder}", soft_wrap=True)
@@ -218,3 +234,14 @@ def deploy(
         again = "" if output else f" with -o {folder}"
         err.print(f"interrupted; what was finished is kept. The same command{again} goes on", soft_wrap=True)
         click.get_current_context().exit(stopping.exit_code)
+
+
+def _dealt(on_ray: OnRay | None, stream: Stream) -> OnRay:
+    from planner.errors import InputError
+
+    if on_ray is None:
+        raise InputError(
+            f"{stream.name} is dealt out over {len(stream.shares)} plans, which agents do not do",
+            "pass --engine ray",
+        )
+    return replace(on_ray, shares=stream.shares)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from planner.errors import BusyError, DeploymentError, EdgecutError, InputError, MissingDependencyError
-from runtime.pipeline import Pipeline
+from runtime.answering import Answering
 from runtime.serving.content import TooLargeError
 from runtime.serving.dispatch import Dispatcher
 from runtime.serving.exchange import GoneAwayError, header_bytes, read_body, respond, unless_gone
@@ -52,7 +52,7 @@ class Service:
 
 
 def application(
-    pipeline: Pipeline,
+    pipeline: Answering,
     signature: Signature,
     *,
     queue: int = QUEUE,

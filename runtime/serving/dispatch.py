@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 import numpy as np
 
 from planner.errors import BusyError
+from runtime.answering import Answer, Answering
 from runtime.batching import Arrays, split, stacked, trimmed
 from runtime.monitor import Monitor
-from runtime.pipeline import Answer, Pipeline
 from runtime.serving.statistics import Statistics
 from runtime.timing import measured_rows
 
@@ -36,7 +36,7 @@ class Dispatcher:
     ``monitor`` counts what the pipeline answers.
     """
 
-    def __init__(self, pipeline: Pipeline, queue: int) -> None:
+    def __init__(self, pipeline: Answering, queue: int) -> None:
         self.pipeline, self.places = pipeline, pipeline.window + queue
         self.held, self.closing = 0, False
         self.statistics = Statistics()
