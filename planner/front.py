@@ -101,22 +101,24 @@ class Front(Displayed):
         return table_of(rows)
 
     def plan(self, point: Point) -> Plan:
-        """The point as a plan to deploy: the least latency for its energy."""
+        """The point as a plan to deploy: the least latency for its energy. No limit says 0: of a point that takes none,
+        the least energy, and of equals the least latency."""
         energy = point.cost.energy_j or None
         limits = replace(self.limits, max_energy_j=energy, min_sqnr_db=point.min_sqnr_db)
-        latency = point.cost.latency_s
+        objective: Criterion = "latency" if energy else "energy"
+        value = point.cost.latency_s if energy else 0.0
         proof = Proof(
             solver="label setting",
             outcome=Outcome.OPTIMAL,
-            objective="latency",
-            objective_value=latency,
-            bound=latency,
+            objective=objective,
+            objective_value=value,
+            bound=value,
             gap=0.0,
             arcs=self.arcs,
             arcs_after=self.arcs,
             phases_s={"front": self.solve_s},
             check=f"one of {self.all_points} points of the exact latency-energy front",
-            weights={"latency": 1.0},
+            weights={objective: 1.0},
             statistic=self.statistic,
         )
         recipes = {

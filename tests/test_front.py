@@ -134,7 +134,7 @@ def test_a_front_for_each_budget(instance: Instance, budgets: list[float]) -> No
     assert same([(a, b, c + 2 * EXACT_DB) for a, b, c in got], kept)
 
 
-@settings(max_examples=15)
+@settings(max_examples=25)
 @given(instances())
 def test_points_are_plans(instance: Instance) -> None:
     """Each is the optimum within its own limits, and is on the hull if it says so."""
@@ -142,7 +142,9 @@ def test_points_are_plans(instance: Instance) -> None:
     for point in spread(found.points, 3):
         plan = found.plan(point)
         assert plan.cost == point.cost
-        best = solve(instance.chain, instance.fleet, instance.table, limits=plan.limits, codecs=ALL)
+        assert plan.proof.objective == ("latency" if point.cost.energy_j else "energy")
+        asked = {"objective": plan.proof.objective, "limits": plan.limits, "codecs": ALL}
+        best = solve(instance.chain, instance.fleet, instance.table, **asked)
         assert best.cost.latency_s == pytest.approx(point.cost.latency_s, rel=1e-7)
     hull = [point.cost for point in found.points if point.supported]
     assert (hull[0], hull[-1]) == (found.points[0].cost, found.points[-1].cost)
