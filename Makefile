@@ -61,6 +61,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/many.py
 	$(BIN)/python benchmarks/simulate.py
 	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/trace.py
+	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/ray_engine.py
 
 # On a machine with an NVIDIA GPU: the tests that need one, then docs/gpu.md.
 gpu: $(READY)
