@@ -198,9 +198,9 @@ class Chain(Displayed):
         size = f"{parameters:,} parameters, {macs:,} multiply-accumulates"
         return f"{self.source.name}: {len(self)} layers, {size}"
 
-    def frame(self) -> pd.DataFrame:
-        """A row per layer, for one sample: ``layer`` (its number), ``name``, ``parameters``, ``weight_bytes``,
-        ``macs``; then what crosses the boundary behind it: ``output`` (shapes and dtypes), ``output_bytes``."""
+    def frame(self, batch: int = 1) -> pd.DataFrame:
+        """A row per layer: ``layer`` (its number), ``name``, ``parameters``, ``weight_bytes``, ``macs`` of one sample;
+        then what crosses the boundary behind it: ``output`` (shapes and dtypes) and ``output_bytes`` of a batch."""
         rows = [
             {
                 "layer": place,
@@ -208,8 +208,8 @@ class Chain(Displayed):
                 "parameters": layer.parameters,
                 "weight_bytes": layer.weight_bytes,
                 "macs": layer.macs,
-                "output": str(after),
-                "output_bytes": after.nbytes,
+                "output": str(after.batched(batch)),
+                "output_bytes": after.nbytes * batch,
             }
             for place, (layer, after) in enumerate(zip(self.layers, self.boundaries[1:], strict=True))
         ]

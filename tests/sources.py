@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
 from planner import Bundle, InputSpec, ModelSource
 from profiler.cut import CutModel, cut_model
 from profiler.model import LoadedModel, load_model
+from profiler.runner import Array
 
 ROOT = Path(__file__).parent.parent
 IDS, MASK = InputSpec((12,), "int64", "input_ids"), InputSpec((12,), "int64", "attention_mask")
@@ -41,6 +43,18 @@ def chained(made: CutModel, inputs: tuple[torch.Tensor, ...], ends: list[int]) -
             at = made.module(Bundle(start, stop))(*(value.contiguous() for value in at))
             start = stop
     return at
+
+
+def noise_images(count: int) -> list[tuple[Array, ...]]:
+    """Requests for ``TINY``."""
+    draw = np.random.default_rng(0)
+    return [(draw.normal(size=(1, 3, 32, 32)).astype(np.float32),) for _ in range(count)]
+
+
+def answers_of_the_whole(made: CutModel, images: list[tuple[Array, ...]]) -> list[Array]:
+    whole = made.module(Bundle(0, len(made.chain)))
+    with torch.inference_mode():
+        return [whole(torch.from_numpy(image))[0].numpy() for (image,) in images]
 
 
 class Payload:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from sources import answers_of_the_whole, noise_images
 from test_deploy import PLANS, TINY, fleet, plan
 
-from planner import Bundle, Fleet, Plan
+from planner import Fleet, Plan
 from planner.errors import DeploymentError, EdgecutError
 from profiler.cut import CutModel, cut_model
 from profiler.model import load_model
@@ -46,15 +46,12 @@ def prepare(cut: CutModel, tmp_path_factory: pytest.TempPathFactory) -> Preparat
 
 @pytest.fixture(scope="module")
 def images() -> list[tuple[Array, ...]]:
-    draw = np.random.default_rng(0)
-    return [(draw.normal(size=(1, 3, 32, 32)).astype(np.float32),) for _ in range(12)]
+    return noise_images(12)
 
 
 @pytest.fixture(scope="module")
 def expected(cut: CutModel, images: list[tuple[Array, ...]]) -> list[Array]:
-    whole = cut.module(Bundle(0, 3))
-    with torch.inference_mode():
-        return [whole(torch.from_numpy(image))[0].numpy() for (image,) in images]
+    return answers_of_the_whole(cut, images)
 
 
 class Crew:

@@ -18,9 +18,9 @@ import pytest
 from conftest import Edgecut
 from hypothesis import given
 from hypothesis import strategies as st
+from sources import answers_of_the_whole, noise_images
 from test_deploy import PLANS, TINY, fleet, plan
 
-from planner import Bundle
 from planner.chain import Chain
 from planner.errors import DeploymentError, InputError, UnknownNameError
 from planner.fleet_plan import FleetPlan, Share, Stream, utilisation
@@ -51,17 +51,12 @@ def prepare(cut: CutModel, tmp_path_factory: pytest.TempPathFactory) -> Preparat
 
 @pytest.fixture(scope="module")
 def images() -> list[tuple[Array, ...]]:
-    draw = np.random.default_rng(0)
-    return [(draw.normal(size=(1, 3, 32, 32)).astype(np.float32),) for _ in range(24)]
+    return noise_images(24)
 
 
 @pytest.fixture(scope="module")
 def expected(cut: CutModel, images: list[tuple[Array, ...]]) -> list[Array]:
-    import torch
-
-    whole = cut.module(Bundle(0, 3))
-    with torch.inference_mode():
-        return [whole(torch.from_numpy(image))[0].numpy() for (image,) in images]
+    return answers_of_the_whole(cut, images)
 
 
 @pytest.fixture(scope="module")

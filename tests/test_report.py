@@ -98,7 +98,7 @@ def test_a_report_of_everything(made: Plan, tmp_path: Path) -> None:
     bundles = pd.read_csv(tmp_path / "report" / "bundles-a.csv")
     assert len(bundles) == 12
     chain = pd.read_csv(tmp_path / "report" / "chain.csv")
-    assert list(chain["boundary_bytes"]) == [boundary.nbytes for boundary in made.chain.boundaries[1:]]
+    assert list(chain["output_bytes"]) == [boundary.nbytes for boundary in made.chain.boundaries[1:]]
 
 
 def test_a_report_of_a_plan(made: Plan, tmp_path: Path) -> None:

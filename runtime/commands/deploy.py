@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.commands.adviser_options import Advice, adviser_options
-from runtime.commands.options import FILE, FOLDER, discover_option, security_options
+from runtime.commands.options import (
+    FILE,
+    FOLDER,
+    discover_option,
+    fleet_option,
+    security_options,
+    transport_option,
+)
 from runtime.commands.ray_options import ray_options
 
 if TYPE_CHECKING:
@@ -63,9 +70,7 @@ def _parse_metrics(
 
 @click.command()
 @click.argument("plan_file", type=FILE, metavar="PLAN")
-@click.option(
-    "--fleet", "fleet_file", type=FILE, help="Fleet file with the agents' addresses.  [default: in the plan]"
-)
+@fleet_option
 @click.option(
     "--inputs",
     multiple=True,
@@ -105,13 +110,7 @@ def _parse_metrics(
     show_default=True,
     help="Requests in flight; above 1 the stages work as a pipeline.",
 )
-@click.option(
-    "--transport",
-    type=click.Choice(["zenoh", "in-process"]),
-    default="zenoh",
-    show_default=True,
-    help="A process per device over loopback, or threads of this one.",
-)
+@transport_option
 @click.option(
     "--metrics",
     callback=_parse_metrics,

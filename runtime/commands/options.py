@@ -152,6 +152,24 @@ def model_options(command: F) -> F:
     )  # fmt: skip
 
 
+def fleet_option(command: F) -> F:
+    """Where a plan's devices are now; the command receives ``fleet_file``."""
+    said = "Fleet file with the agents' addresses.  [default: in the plan]"
+    return click.option("--fleet", "fleet_file", type=FILE, help=said)(command)
+
+
+def transport_option(command: F) -> F:
+    """The command receives ``transport``, for ``runtime.pipeline.opened``."""
+    option = click.option(
+        "--transport",
+        type=click.Choice(["zenoh", "in-process"]),
+        default="zenoh",
+        show_default=True,
+        help="A process per device over loopback, or threads of this one.",
+    )
+    return option(command)
+
+
 def discover_option(command: F) -> F:
     """The command receives ``discover_s``, for ``runtime.discovery.located``."""
     option = click.option(

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runtime.commands.adviser_options import Advice, adviser_options
-from runtime.commands.options import FILE, discover_option, parse_size, security_options
+from runtime.commands.options import (
+    FILE,
+    discover_option,
+    fleet_option,
+    parse_size,
+    security_options,
+    transport_option,
+)
 
 if TYPE_CHECKING:
     from runtime.security import Security
@@ -34,9 +41,7 @@ def _parse_name(context: click.Context, option: click.Parameter, text: str | Non
     help="Where to listen; port 0 takes a free one.",
 )
 @click.option("--name", callback=_parse_name, help="Of the model, in paths.  [default: the network's]")
-@click.option(
-    "--fleet", "fleet_file", type=FILE, help="Fleet file with the agents' addresses.  [default: in the plan]"
-)
+@fleet_option
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 1024),
@@ -65,13 +70,7 @@ def _parse_name(context: click.Context, option: click.Parameter, text: str | Non
     metavar="SIZE",
     help="Of a request, unpacked.  [default: 16MB, or four batches]",
 )
-@click.option(
-    "--transport",
-    type=click.Choice(["zenoh", "in-process"]),
-    default="zenoh",
-    show_default=True,
-    help="A process per device over loopback, or threads of this one.",
-)
+@transport_option
 @click.option("--tls-cert", type=FILE, help="Certificate to serve HTTPS with, in PEM form.")
 @click.option("--tls-key", type=FILE, help="Its key.  [default for other machines: both of --keys]")
 @click.option("--token-file", type=FILE, help="File with the bearer token that clients must send.")

@@ -44,20 +44,7 @@ def chain_finding(name: str, chain: Chain, plan: Plan | None, command: str) -> F
 
 
 def _table(chain: Chain, plan: Plan | None) -> pd.DataFrame:
-    batch = plan.batch if plan else 1
-    rows = [
-        {
-            "layer": place,
-            "name": layer.name,
-            "parameters": layer.parameters,
-            "weight_bytes": layer.weight_bytes,
-            "macs": layer.macs,
-            "boundary_after": str(after.batched(batch)),
-            "boundary_bytes": after.nbytes * batch,
-        }
-        for place, (layer, after) in enumerate(zip(chain.layers, chain.boundaries[1:], strict=True))
-    ]
-    table: pd.DataFrame = pd.DataFrame(rows)
+    table = chain.frame(plan.batch if plan else 1)
     if plan:
         on = [stage for stage in plan.stages for _ in range(len(stage.bundle))]
         table["device"] = [stage.device for stage in on]
