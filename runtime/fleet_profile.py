@@ -132,7 +132,10 @@ class FleetWork:
     def measure(self, clients: Sequence[AgentClient]) -> None:
         """Measure one device after the other."""
         for client in clients:
-            result = self._device(client)
+            try:
+                result = self._device(client)
+            except Exception as found:
+                result = DeviceResult(client.name, self.output(client), 0, None, _unforeseen(client, found))
             with self._changed:
                 self.results[client.name] = result
                 self._changed.notify_all()
@@ -160,8 +163,8 @@ class FleetWork:
             summary = self._ask(client)
         except EdgecutError as found:
             error = found
-        except Exception as found:  # a fault nobody foresaw must not lose the other devices
-            error = WorkerError(f"{client.name}: {type(found).__name__}: {found}")
+        except Exception as found:
+            error = _unforeseen(client, found)
         try:
             rows = self.gather(client, output)
         except EdgecutError as found:
@@ -233,6 +236,11 @@ class FleetWork:
             problem = f"cannot write {output}: {error.strerror or error}"
             raise StorageError(problem, "free space; the agent keeps what it measured") from error
         return len(found)
+
+
+def _unforeseen(client: AgentClient, fault: Exception) -> WorkerError:
+    """A fault nobody foresaw must not lose the other devices."""
+    return WorkerError(f"{client.name}: {type(fault).__name__}: {fault}")
 
 
 def _keys(table: Path) -> set[object]:

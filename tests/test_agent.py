@@ -40,6 +40,7 @@ from runtime.fleet_agents import fleet_agents
 from runtime.fleet_profile import lanes, profile_fleet
 from runtime.in_process import Hub, InProcessTransport
 from runtime.orders import Progress
+from runtime.profile_progress import Advance
 from runtime.transport import Transport
 from runtime.wire import Frame
 
@@ -491,7 +492,7 @@ def keys(file: Path) -> set[object]:
 def test_a_fleet_is_profiled_and_found_again(store: Path, tmp_path: Path, nano: Any) -> None:
     fleet, seen = emulated("edge", nano=nano[1]), set[str]()
     asked = template(store, tmp_path / "profiles")
-    results = profile_fleet(asked, fleet, ["edge", "nano"], lambda name, share, note: seen.add(name))
+    results = profile_fleet(asked, fleet, ["edge", "nano"], lambda name, advance: seen.add(name))
     assert [(each.device, each.rows, each.error) for each in results] == [
         ("edge", 6, None),
         ("nano", 6, None),
@@ -514,14 +515,23 @@ def test_a_fleet_is_profiled_and_found_again(store: Path, tmp_path: Path, nano: 
     assert refused.rows == 6
 
 
+def test_a_fault_in_what_shows_progress_ends_its_device_alone(store: Path, tmp_path: Path, nano: Any) -> None:
+    def show(name: str, advance: Advance) -> None:
+        raise ZeroDivisionError("shown wrongly")
+
+    (found,) = profile_fleet(template(store, tmp_path / "profiles"), emulated(nano=nano[1]), ["nano"], show)
+    assert isinstance(found.error, WorkerError)
+    assert "shown wrongly" in found.error.message
+
+
 def test_an_agent_killed_loses_no_other_device_and_resumes(store: Path, tmp_path: Path, nano: Any) -> None:
     asked = template(store, tmp_path / "profiles")
     fleet = emulated("server", slow="server", nano=nano[1])
     started = dict[str, AgentClient]()
     killed = threading.Event()
 
-    def show(name: str, share: float, note: str) -> None:
-        if name == "server" and share > 0.3 and not killed.is_set():
+    def show(name: str, advance: Advance) -> None:
+        if name == "server" and advance.share > 0.3 and not killed.is_set():
             killed.set()
             os.kill(started["server"].process.pid, signal.SIGKILL)
 
@@ -550,8 +560,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_agent import emulated, template, profile_fleet
 store, output, address = Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
-def show(name, share, note):
-    print(share, flush=True)
+def show(name, advance):
+    print(advance.share, flush=True)
 try:
     profile_fleet(template(store, output), emulated("edge", slow="nano", nano=address), ["nano"], show)
 except KeyboardInterrupt:
