@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labels_oracle import optimum
 
+import planner.attempts
 import planner.ilp
-import planner.search
 import planner.solvers
 from planner.cost import CostModel, ceilings
 from planner.errors import InfeasibleError, SolverError, UnknownNameError
@@ -39,7 +39,7 @@ from planner.solvers import NoAnswer, installed
 
 def test_a_wrong_optimum_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here label setting is wrong; that they differ is what is seen."""
-    honest = planner.search.lightest
+    honest = planner.attempts.lightest
 
     def worst(problem: Problem, weight: np.ndarray, *args: object, **keys: Any) -> Labelled:
         found = honest(problem, weight.max() - weight, math.inf, **keys)
@@ -48,8 +48,8 @@ def test_a_wrong_optimum_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     chain, fleet, table = hard_table(12)
     fast, frugal = (solve(chain, fleet, table, objective=name) for name in ("latency", "energy"))
     middle = (fast.cost.energy_j + frugal.cost.energy_j) / 2
-    monkeypatch.setattr(planner.search, "lightest", worst)
-    monkeypatch.setattr(planner.search.Dual, "within", lambda dual, most: np.isfinite(dual.weight))
+    monkeypatch.setattr(planner.attempts, "lightest", worst)
+    monkeypatch.setattr(planner.attempts.Dual, "within", lambda dual, most: np.isfinite(dual.weight))
     with pytest.raises(SolverError, match=r"the solver's optimum is \S+, label setting's"):
         solve(chain, fleet, table, limits=Limits(max_energy_j=middle))
 
