@@ -23,6 +23,7 @@ from labels_oracle import optimum
 
 import planner.attempts
 import planner.ilp
+import planner.search
 import planner.solvers
 from planner.cost import CostModel, ceilings
 from planner.errors import InfeasibleError, SolverError, UnknownNameError
