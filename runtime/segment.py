@@ -28,7 +28,7 @@ from runtime.shaping import ShapedReceiver
 from runtime.transport import Receiver, Sender
 from runtime.wire import Frame, check_boundary
 
-PEER_TIMEOUT_S = 5.0  # until the next device's channel is there; within the silence that the coordinator bears
+PEER_TIMEOUT_S = 5.0  # until the next device's channel is there; less than the silence a coordinator bears
 _POLL_S = 0.2
 _END_TIMEOUT_S = 2.0  # a thread that waits for the network is left to it
 
