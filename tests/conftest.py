@@ -30,10 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
 # Real processes, sockets and clocks on whatever machine this is: what the machine did to a test once, it may be spared
 # a second time. A fault of ours comes again.
 REAL_TIME = (
-    "agent", "agent_host", "active_fleet", "artifacts", "clocks", "clocks_deploy", "deploy", "deploy_streams", "fuzz",
-    "hosts", "hosts_agents", "hosts_deploy", "links", "links_command", "live_terminal", "powerlog_live", "profile",
-    "ray", "reacting", "router", "router_hosts", "serve", "serve_abuse", "shaping", "simulate_runtime", "tls", "trace",
-    "transport",
+    "agent", "agent_host", "active_fleet", "artifacts", "cli", "clocks", "clocks_deploy", "deploy", "deploy_streams",
+    "docs", "fuzz", "hosts", "hosts_agents", "hosts_deploy", "links", "links_command", "live", "live_terminal",
+    "pipeline", "powerlog_live", "profile", "ray", "reacting", "report_page", "router", "router_hosts", "run_folder",
+    "serve", "serve_abuse", "shaping", "simulate_runtime", "tls", "trace", "transport",
 )  # fmt: skip
 
 
