@@ -408,7 +408,8 @@ class Relay:
         self.address = f"tcp/127.0.0.1:{self._server.getsockname()[1]}"
         self._ends: list[socket.socket] = []
         self._whole = True
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
 
     def cut(self) -> None:
         self._whole = False
@@ -420,7 +421,11 @@ class Relay:
 
     def close(self) -> None:
         self.cut()
-        self._server.close()
+        hang_up(self._server)
+        for thread in self._threads:
+            thread.join(5)
+        for each in (self._server, *self._ends):
+            each.close()
 
     def _accept(self) -> None:
         while True:
@@ -434,7 +439,8 @@ class Relay:
             far = socket.create_connection(self._target)
             self._ends += [near, far]
             for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._forward, args=(one, other), daemon=True).start()
+                self._threads.append(threading.Thread(target=self._forward, args=(one, other), daemon=True))
+                self._threads[-1].start()
 
     @staticmethod
     def _forward(one: socket.socket, other: socket.socket) -> None:
