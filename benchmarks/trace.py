@@ -19,18 +19,18 @@ from typing import Any
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
-from sources import TINY, cut  # noqa: E402
-from test_deploy import fleet, plan  # noqa: E402
+from sources import TINY, cut
+from test_deploy import fleet, plan
 
-from planner.itinerary import itinerary  # noqa: E402
-from planner.plan import Plan  # noqa: E402
-from planner.run_marks import Marks  # noqa: E402
-from runtime import pipeline  # noqa: E402
-from runtime.clock_offset import Offset  # noqa: E402
-from runtime.deployment import DeployRequest, record  # noqa: E402
-from runtime.reports.trace import write_trace  # noqa: E402
-from runtime.run_folder import RunFolder  # noqa: E402
-from runtime.timing import alignment_error_ns, marks_of  # noqa: E402
+from planner.itinerary import itinerary
+from planner.plan import Plan
+from planner.run_marks import Marks
+from runtime import pipeline
+from runtime.clock_offset import Offset
+from runtime.deployment import DeployRequest, record
+from runtime.reports.trace import write_trace
+from runtime.run_folder import RunFolder
+from runtime.timing import alignment_error_ns, marks_of
 
 
 @contextmanager
@@ -41,12 +41,12 @@ def nothing_kept() -> Iterator[None]:
     def without(self: RunFolder, *given: Any) -> None:
         add(self, *given[:5])
 
-    RunFolder.add, RunFolder.note_clocks = without, lambda *_: None  # type: ignore[method-assign,assignment]
-    pipeline.alignment_error_ns = lambda *_: 0  # type: ignore[assignment]
+    RunFolder.add, RunFolder.note_clocks = without, lambda *_: None
+    pipeline.alignment_error_ns = lambda *_: 0
     try:
         yield
     finally:
-        RunFolder.add, RunFolder.note_clocks = add, note  # type: ignore[method-assign]
+        RunFolder.add, RunFolder.note_clocks = add, note
         pipeline.alignment_error_ns = error
 
 

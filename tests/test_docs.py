@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def runs(page: Path) -> bool:
 def test_blocks_run_and_say_what_is_shown(
     name: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    variables: dict[str, object] = {"__name__": "__main__"}
+    variables: dict[str, object] = {}
     said = ""
     capsys.readouterr()
     for block in blocks(ROOT / name):
@@ -161,7 +162,9 @@ def test_blocks_run_and_say_what_is_shown(
         elif block.mark == "not run":
             continue
         elif block.language == "python":
-            exec(compile(block.text, where, "exec"), variables)
+            file = Path(f"block-{block.line}.py")
+            file.write_text(block.text)
+            variables = runpy.run_path(str(file), variables, "__main__")
             said = capsys.readouterr().out
         elif block.language == "sh":
             for command in script(block):

@@ -106,7 +106,7 @@ def test_replicas_of_a_device_that_the_plan_has_not(cut: CutModel, prepare: Prep
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 60))
 def test_requests_are_dealt_out_by_shares(weights: list[int], count: int) -> None:
     shares = [weight / sum(weights) for weight in weights]
-    courses = [Course(None, share, (), (place,)) for place, share in enumerate(shares)]  # type: ignore[arg-type]
+    courses = [Course(None, share, (), (place,)) for place, share in enumerate(shares)]
     dealer = Dealer(courses)
     given_to = Counter(dealer.next().places[0] for _ in range(count))
     for place, share in enumerate(shares):

@@ -47,7 +47,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def opened(browser, study: Path):  # type: ignore[no-untyped-def]
+def opened(browser, study: Path):
     """The page, with whatever it said or asked for; each test has its own."""
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     said: list[str] = []
@@ -67,7 +67,7 @@ def _stays(url: str) -> bool:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_overflows(opened, width: int, scheme: str) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_overflows(opened, width: int, scheme: str) -> None:
     opened.set_viewport_size({"width": width, "height": 800})
     opened.emulate_media(color_scheme=scheme)
     opened.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
@@ -78,7 +78,7 @@ def test_nothing_overflows(opened, width: int, scheme: str) -> None:  # type: ig
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_both_schemes_can_be_read(opened) -> None:  # type: ignore[no-untyped-def]
+def test_both_schemes_can_be_read(opened) -> None:
     """Text of the page and of its pictures against the ground, by the contrast that WCAG asks of text."""
     for scheme in ("light", "dark"):
         opened.emulate_media(color_scheme=scheme)
@@ -105,7 +105,7 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_the_keyboard_reaches_everything(opened) -> None:  # type: ignore[no-untyped-def]
+def test_the_keyboard_reaches_everything(opened) -> None:
     wanted = opened.evaluate("""() => {
         const all = [...document.querySelectorAll('a[href], summary, [tabindex="0"]')];
         const seen = all.filter(each => each.closest('details:not([open])') === null || each.matches('summary'));
@@ -126,7 +126,7 @@ def test_the_keyboard_reaches_everything(opened) -> None:  # type: ignore[no-unt
     assert opened.locator("details[open] table").first.is_visible()
 
 
-def test_every_picture_is_described_and_its_files_are_there(opened, study: Path) -> None:  # type: ignore[no-untyped-def]
+def test_every_picture_is_described_and_its_files_are_there(opened, study: Path) -> None:
     pictures = opened.locator(".picture").all()
     assert len(pictures) >= 7
     for picture in pictures:
@@ -148,7 +148,7 @@ def test_every_picture_is_described_and_its_files_are_there(opened, study: Path)
     assert len(ids) == len(set(ids))
 
 
-def test_hostile_names_are_text(opened) -> None:  # type: ignore[no-untyped-def]
+def test_hostile_names_are_text(opened) -> None:
     text = opened.locator("body").inner_text()
     assert "<script>document.title='owned'</script>" in text
     assert "{{7*7}}" in text
@@ -158,13 +158,13 @@ def test_hostile_names_are_text(opened) -> None:  # type: ignore[no-untyped-def]
     assert any("7*7" in each for each in drawn)
 
 
-def test_what_is_damaged_is_named(opened) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_damaged_is_named(opened) -> None:
     missing = opened.locator("header .missing")
     assert "damaged.json" in missing.inner_text()
     assert "key 'chain' is missing" in missing.inner_text()
 
 
-def test_it_prints(opened, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_it_prints(opened, tmp_path: Path) -> None:
     pdf = opened.pdf(format="A4")
     assert pdf.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) >= 3
@@ -175,7 +175,7 @@ def test_it_prints(opened, tmp_path: Path) -> None:  # type: ignore[no-untyped-d
     assert not opened.locator("nav").is_visible()
 
 
-def test_hostile_devices_of_a_table(browser, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_hostile_devices_of_a_table(browser, tmp_path: Path) -> None:
     """A plan's devices are checked by its fleet; those of a table are whatever its sidecar says."""
     chain = make_chain(3, "m", "l", np.random.default_rng(0))
     device = f"../../{HOSTILE}"

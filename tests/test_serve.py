@@ -40,7 +40,7 @@ from runtime.serving.protocol import Signature
 from runtime.serving.signature import input_names, output_names, signature_of
 
 triton = pytest.importorskip("tritonclient.http")
-from tritonclient.utils import InferenceServerException  # noqa: E402
+from tritonclient.utils import InferenceServerException
 
 WINDOW, QUEUE = 2, 3
 INFER = "/v2/models/tiny/infer"

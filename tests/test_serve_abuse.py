@@ -26,8 +26,8 @@ from runtime.serving.openapi import openapi
 from runtime.serving.protocol import Signature
 
 schemathesis = pytest.importorskip("schemathesis")
-from schemathesis import GenerationMode  # noqa: E402
-from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 VALUES = np.zeros((1, 3, 32, 32), np.float32)
 HEADER = json.dumps(

@@ -65,7 +65,8 @@ def check_format(found: Any) -> list[Event]:
     process_of: dict[int, int] = {}
     for event in events:
         assert event.keys() >= {"ph", "ts", "pid", "tid", "name"}
-        assert isinstance(event["ts"], int | float) and math.isfinite(event["ts"])  # noqa: PT018
+        assert isinstance(event["ts"], int | float)
+        assert math.isfinite(event["ts"])
         assert (
             process_of.setdefault(event["tid"], event["pid"]) == event["pid"]
         )  # viewers name threads by tid alone
