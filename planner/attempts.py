@@ -23,7 +23,7 @@ from planner.problem import Problem
 
 _BEAM = 12
 # Share of the time limit after which labels give up; what is left is CBC's.
-_LABELS_SHARE = 0.85
+_LABELS_SHARE = 0.92
 
 
 class Attempts:
@@ -37,9 +37,9 @@ class Attempts:
         time_limit_s: float,
         solver: str,
         *,
-        tie: bool = False,
+        ties: int = 0,
     ) -> None:
-        self.tie = tie
+        self.ties = ties
         self.problem, self.weight, self.second, self.solver = problem, weight, second, solver
         self.time_limit_s, begun = left_s(time_limit_s, problem), time.perf_counter()
         self.deadline = begun + self.time_limit_s
@@ -66,9 +66,28 @@ class Attempts:
             if self.incumbent is not None:
                 return
 
+    def begun(self, whole: Part, dual: Dual) -> tuple[Part, Dual]:
+        """The same where memory is limited, with a bound by visits; what may be lighter is left."""
+        for most in (1.3 * self.lower, 2 * self.lower, self.heaviest):
+            most = min(most, self.best() * (1 + ROUNDING), self.heaviest)
+            part = whole.kept(dual.within(most))
+            tree = self._tree(part, most, dual.prices)
+            with self.phase("grid"):
+                tree.begin()
+            self.remember(part, tree.best)
+            self.lower = max(self.lower, min(tree.root.bound, tree.most))
+            if tree.root.bound < math.inf:
+                dual.prices = tree.root.prices
+            if self.best() <= most:  # nothing that is better is outside of this part
+                keep = np.zeros(part.arcs.size, dtype=bool)
+                keep[tree.root.arcs] = True
+                part = part.kept(keep)
+                return part, Dual.of(part.problem, part.weight, dual.prices)
+        return whole, dual
+
     def _tree(self, part: Part, most: float, prices: FloatArray) -> Branching:
         order = (self.second[part.arcs], part.problem.graph.parts)
-        return Branching(part, most, prices, order, self.labels_deadline)
+        return Branching(part, most, prices, order, self.labels_deadline, (self.lower, self.best()))
 
     def tried(self, whole: Part, dual: Dual, most: float) -> Tried | None:
         """The lightest path that weighs at most ``most``; None where there is none."""

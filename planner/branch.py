@@ -16,32 +16,31 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from planner.branch_node import Branch, Cut
+from planner.branch_begin import Begun, ExhaustedError, grain
+from planner.branch_node import Branch
 from planner.completion import Priced, staircase, within
 from planner.cost import ROUNDING, FloatArray
-from planner.dual import Dual
 from planner.graph import IntArray
+from planner.grid import Grid
 from planner.labels import MOST_LABELS, Bound, Labelled, lightest
 from planner.part import Part, Tried
-from planner.visits import MEMORY, Ahead, ExhaustedError, Visits
+from planner.tally import MEMORY, Tally
 
 _BEAM = 12
 # Labels up to which a branch is decided by them.
 _FEW_LABELS = 30_000
-# Arcs beyond which a coarse bound comes first.
-_MANY_ARCS = 50_000
-# Rounds of prices between two fixings, and the share of the gap that they must close to go on.
-_ROUNDS = 4
-_WORTH = 0.08
-# Prices move at most by these factors in a round, and by this share of the bound.
-_LESS, _MORE, _STEP = 0.4, 2.5, 0.03
+# Rounds of prices between two fixings, and the share of arcs that must go for another.
+_ROUNDS, _WORTH = 6, 0.3
+# Arcs beyond which labels are too many.
+_TOO_MANY = 12_000
+# Arcs up to which bounds on other sums are not rounded.
+_FEW_ARCS = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +52,9 @@ class _Leaf:
     prices: FloatArray
 
 
-class Branching:
-    """``most``: nothing heavier is looked for. ``best``: the lightest path met, in places of ``problem``; ``leaf``
-    where it was found; ``lower``: what no path within the limits undercuts, unless it is above ``most``."""
+class Branching(Begun):
+    """``leaf``: where the lightest path was found; ``lower``: what no path within the limits undercuts, unless it is
+    above ``most``."""
 
     def __init__(
         self,
@@ -64,25 +63,15 @@ class Branching:
         prices: FloatArray,
         order: Sequence[FloatArray],
         deadline: float,
+        known: tuple[float, float],
     ) -> None:
-        problem, weight = part.problem, part.weight
-        self.part = part
-        visits = Visits.of(problem)
-        self.visits, self.problem, self.weight, self.order = visits, problem, weight, order
-        self.unit = Dual.of(problem, weight).unit
-        self.limit, self.deadline = most, deadline
-        self.best: IntArray | None = None
-        self.value = math.inf
+        super().__init__(part, most, prices, deadline, known)
+        self.order = order
         self.leaf: _Leaf | None = None
-        self.lower, self.branches, self.labels = -math.inf, 0, 0
-        self.tracked = np.array(
-            [place for place, each in enumerate(problem.resources) if each.limit == MEMORY], dtype=np.int64
-        )
-        self.root = Branch(np.arange(problem.graph.arcs), prices, -math.inf)
-
-    @property
-    def most(self) -> float:
-        return min(self.limit, self.value * (1 + ROUNDING))
+        self.branches, self.labels = 0, 0
+        resources = self.problem.resources
+        self.memories = np.flatnonzero([each.limit == MEMORY for each in resources]).astype(np.int64)
+        self.totals: IntArray = np.zeros(0, dtype=np.int64)
 
     def run(self) -> Tried | None:
         """The part that holds the optimum, its labels incomplete where time ran out; None where nothing is as light
@@ -91,6 +80,8 @@ class Branching:
         queue = [(self.root.bound, next(number), self.root)]
         while queue and queue[0][0] <= self.most:
             self.lower = max(self.lower, queue[0][0])
+            if self.lower >= self.value * (1 - ROUNDING):
+                return self._unsettled(tied=True)
             branch = heapq.heappop(queue)[-1]
             try:
                 further = self._explored(branch)
@@ -99,9 +90,6 @@ class Branching:
                 return self._unsettled(tied=False)
             for each in further:
                 heapq.heappush(queue, (each.bound, next(number), each))
-            if queue and queue[0][0] >= self.value * (1 - ROUNDING):
-                self.lower = max(self.lower, queue[0][0])
-                return self._unsettled(tied=True)
         self.lower = max(self.lower, self.most)
         self._narrow()
         if self.leaf is None:
@@ -118,122 +106,93 @@ class Branching:
         """The leaf's labels once more, with the optimum itself as the most."""
         if self.leaf is None:
             return
-        visits = self._among(self.leaf.arcs)
-        try:
-            ahead = self._ahead(visits, self.leaf.arcs, self.leaf.prices)
-            assert ahead is not None
-            keep = visits.within(self.weight[self.leaf.arcs], ahead, self.most, self.deadline)
-        except ExhaustedError:
-            return
+        visits = self.among(self.leaf.arcs)
+        grid = Grid.of(visits, grain(self.leaf.arcs.size))
+        ahead = grid.ahead(self.weight[self.leaf.arcs], self.leaf.prices / self.unit)
+        assert ahead is not None
+        keep = grid.through(self.weight[self.leaf.arcs], ahead) <= self.most
         arcs = self.leaf.arcs[keep]
         visits = visits.restricted(keep)
         found = self._labelled(visits, arcs, (self._plain(visits, arcs, self.leaf.prices), ahead))
-        if found.arcs is not None and found.complete:
+        if found.arcs is not None and found.complete and visits.problem.kept(found.arcs):
             self.leaf = _Leaf(arcs, found, self.leaf.prices)
-
-    def _among(self, arcs: IntArray) -> Visits:
-        keep = np.zeros(self.problem.graph.arcs, dtype=bool)
-        keep[arcs] = True
-        return self.visits.restricted(keep)
-
-    def _ahead(self, visits: Visits, arcs: IntArray, prices: FloatArray) -> Ahead | None:
-        return visits.ahead(self.weight[arcs], prices / self.unit, self.most, self.deadline)
 
     def _explored(self, branch: Branch) -> list[Branch]:
         """What is left to look at of a branch. Raises ``ExhaustedError`` where time ran out."""
         self.branches += 1
-        visits = self._among(branch.arcs)
+        visits = self.among(branch.arcs)
         try:
             settled = self._settled(branch, visits)
             if settled is None:
                 return []
-            visits, ahead = settled
-            visits, stairs = self._narrower(branch, visits)
-            if not branch.arcs.size or self._decided(branch, visits, (ahead, *stairs), _FEW_LABELS):
+            visits, bounds, strong = settled
+            for place in strong if branch.arcs.size <= _FEW_ARCS else ():
+                visits, stairs = self._exactly(branch, visits, place)
+                if not branch.arcs.size:
+                    return []
+                bounds += [stairs] if stairs else []
+            if branch.arcs.size <= _TOO_MANY and self._decided(branch, visits, bounds, _FEW_LABELS):
                 return []
         except ExhaustedError:
             if time.perf_counter() > self.deadline:
                 raise
-            visits = self._among(branch.arcs)
+            visits = self.among(branch.arcs)
         further = branch.split(visits.problem.graph, self.problem.graph.arcs)
         if not further and not self._decided(branch, visits, (), MOST_LABELS):
             raise ExhaustedError  # the bundles are settled, the hops are not
         return further
 
-    def _settled(self, branch: Branch, visits: Visits) -> tuple[Visits, Ahead] | None:
-        """Better prices and fewer arcs by turns, until neither is worth the while; None where nothing is left."""
-        if branch.arcs.size > _MANY_ARCS:
-            visits = self._coarsely(branch, visits)
-        best, wanted = self._ahead(visits, branch.arcs, branch.prices), branch.prices
-        rounds = 0
-        while best is not None:
-            before, last = branch.bound, best
-            for _ in range(rounds):
-                found = self._ahead(visits, branch.arcs, wanted)
-                if found is None:
+    def _settled(self, branch: Branch, visits: Tally) -> tuple[Tally, list[Bound], list[int]] | None:
+        """Better prices, bounds and fewer arcs by turns, until they are not worth the while; and the resources whose
+        own bounds leave arcs out. None where nothing is left."""
+        while True:
+            before, grid = branch.arcs.size, Grid.of(visits, grain(branch.arcs.size))
+            found = self.priced(branch, grid, _ROUNDS, self.most)
+            bounds: list[Bound] = []
+            strong = []
+            for place in (None, *self.others(branch)):
+                if place is not None:
+                    total = self.total(branch, visits, place)
+                    if total is None:
+                        continue
+                    grid, found = total
+                if found is None or found.value > self.most:
                     return None
-                if found.value > best.value:
-                    best, branch.prices = found, wanted
-                wanted = self._met(branch, visits, found)
-            if not rounds:
-                wanted = self._met(branch, visits, best)
-            branch.bound = max(branch.bound, best.value)
-            if best is not last or not rounds:
-                keep = visits.within(self.weight[branch.arcs], best, self.most, self.deadline)
-                if not keep.any():
+                bounds.append(found)
+                if place is not None and found.value < 2 * branch.bound - self.most:
+                    branch.weak |= {place}
+                    continue
+                branch.bound = max(branch.bound, found.value)
+                visits = self.reached(branch, visits, grid.through(self.weight[branch.arcs], found))
+                if not branch.arcs.size:
                     return None
-                visits, branch.arcs = visits.restricted(keep), branch.arcs[keep]
-            if rounds and branch.bound - before <= _WORTH * (self.most - before):
-                return visits, best
-            rounds = _ROUNDS
-        return None
+                strong += [] if place is None else [place]
+            if branch.arcs.size > (1 - _WORTH) * before:
+                return visits, bounds, strong
 
-    def _coarsely(self, branch: Branch, visits: Visits) -> Visits:
-        """What is left of many arcs by a bound that is quick."""
-        coarse = visits.coarse()
-        ahead = self._ahead(coarse, branch.arcs, branch.prices)
-        keep = np.zeros(branch.arcs.size, dtype=bool)
-        if ahead is not None:
-            keep = coarse.within(self.weight[branch.arcs], ahead, self.most, self.deadline)
-        branch.arcs = branch.arcs[keep]
-        return visits.restricted(keep)
+    def _exactly(self, branch: Branch, visits: Tally, place: int) -> tuple[Tally, Bound | None]:
+        """The same without rounding, by labels."""
+        weight, prices = self.weight[branch.arcs], branch.prices / self.unit
+        stairs = staircase(visits.problem, weight, self.most, place, prices, self.deadline)
+        if stairs is None:
+            return visits, None
+        start = np.array([visits.problem.graph.first])
+        if stairs.least(start, np.zeros(1), np.zeros((1, self.unit.size)))[0] > self.most:
+            branch.arcs = branch.arcs[:0]
+            return visits, None
+        keep = within(visits.problem, weight, self.most, stairs, self.deadline)
+        if keep is not None:
+            visits, branch.arcs = visits.restricted(keep), branch.arcs[keep]
+        return visits, stairs
 
-    def _narrower(self, branch: Branch, visits: Visits) -> tuple[Visits, list[Bound]]:
-        """Bounds that are exact in a sum other than memory, for each that has a price, and what they leave."""
-        found: list[Bound] = []
-        others = [
-            place for place in np.flatnonzero(branch.prices > 0)
-            if self.problem.resources[place].limit != MEMORY
-        ]  # fmt: skip
-        for place in others:
-            if not branch.arcs.size:
-                break
-            weight, prices = self.weight[branch.arcs], branch.prices / self.unit
-            stairs = staircase(visits.problem, weight, self.most, int(place), prices, self.deadline)
-            if stairs is None:
-                continue
-            keep = within(visits.problem, weight, self.most, stairs, self.deadline)
-            if keep is not None:
-                visits, branch.arcs = visits.restricted(keep), branch.arcs[keep]
-            found.append(stairs)
-        return visits, found
-
-    def _met(self, branch: Branch, visits: Visits, found: Ahead) -> FloatArray:
-        """A path that a bound found joins the cuts; the prices that look better with it, half way from the best."""
-        path = branch.arcs[found.path]
-        over = (visits.problem.used(found.path) - visits.problem.ceilings) / self.unit
-        self._meet(path)
-        branch.cuts.append(Cut(path, float(self.weight[path].sum()), over))
-        return branch.wanted()
-
-    def _decided(self, branch: Branch, visits: Visits, bounds: Sequence[Bound], labels: int) -> bool:
+    def _decided(self, branch: Branch, visits: Tally, bounds: Sequence[Bound], labels: int) -> bool:
         """Whether labels settle the branch. A beam looks for a path first."""
         problem = visits.problem
-        self.tracked = np.union1d(self.tracked, np.flatnonzero(branch.prices > 0))
+        self.totals = np.union1d(self.totals, np.flatnonzero(branch.prices > 0))
         plain = self._plain(visits, branch.arcs, branch.prices)
         few = self._labelled(visits, branch.arcs, (plain, *bounds), beam=_BEAM)
         if few.arcs is not None:
-            self._meet(branch.arcs[few.arcs])
+            self.meet(branch.arcs[few.arcs])
         while True:
             found = self._labelled(visits, branch.arcs, (plain, *bounds), labels=labels)
             self.labels += found.labels
@@ -246,21 +205,21 @@ class Branching:
             over = np.flatnonzero(problem.used(found.arcs) > problem.ceilings)
             if not over.size:
                 break
-            self.tracked = np.union1d(self.tracked, over)
+            self.totals = np.union1d(self.totals, over)
         path = branch.arcs[found.arcs]
-        self._meet(path)
+        self.meet(path)
         if self._better(path):
             self.leaf = _Leaf(branch.arcs, found, branch.prices)
         return True
 
-    def _plain(self, visits: Visits, arcs: IntArray, prices: FloatArray) -> Bound:
+    def _plain(self, visits: Tally, arcs: IntArray, prices: FloatArray) -> Bound:
         problem, prices = visits.problem, prices / self.unit
         ahead = problem.graph.behind(self.weight[arcs] + problem.loads.T @ prices)
         return Priced(prices, ahead, float(prices @ problem.ceilings))
 
     def _labelled(
         self,
-        visits: Visits,
+        visits: Tally,
         arcs: IntArray,
         bounds: Sequence[Bound],
         beam: int | None = None,
@@ -268,7 +227,8 @@ class Branching:
     ) -> Labelled:
         return lightest(
             visits.problem, self.weight[arcs], self.most, bounds, order=[each[arcs] for each in self.order],
-            tracked=self.tracked, beam=beam, deadline=self.deadline, most_labels=labels,
+            tracked=np.union1d(self.totals, self.memories), beam=beam, deadline=self.deadline,
+            anew=np.setdiff1d(self.memories, self.totals) if beam is None else None, most_labels=labels,
         )  # fmt: skip
 
     def _better(self, path: IntArray) -> bool:
@@ -282,7 +242,3 @@ class Branching:
             return True
         mine, theirs = ([each[arcs].sum() for each in self.order] for arcs in (path, other))
         return mine < theirs
-
-    def _meet(self, path: IntArray) -> None:
-        if self.problem.kept(path) and self.weight[path].sum() < self.value:
-            self.best, self.value = path, float(self.weight[path].sum())

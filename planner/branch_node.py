@@ -37,12 +37,14 @@ class Cut:
 @dataclass(eq=False)
 class Branch:
     """``arcs``, and the paths of ``cuts``: places in the whole problem. ``prices``, per unit of each ceiling, give the
-    ``bound``, which no path of the branch undercuts."""
+    ``bound``, which no path of the branch undercuts. ``weak``: resources whose own bounds are too far below to leave
+    arcs out."""
 
     arcs: IntArray
     prices: FloatArray
     bound: float
     cuts: list[Cut] = field(default_factory=list)
+    weak: frozenset[int] = frozenset()
 
     def wanted(self) -> FloatArray:
         """The prices that look better by the paths met, half way from the best."""
@@ -75,7 +77,7 @@ class Branch:
             here = np.zeros(whole, dtype=bool)
             here[arcs] = True
             cuts = [cut for cut in self.cuts if here[cut.path].all()]
-            further.append(Branch(arcs, self.prices, self.bound, cuts))
+            further.append(Branch(arcs, self.prices, self.bound, cuts, self.weak))
         return further
 
     def _disputed(self, kind: IntArray, covers: IntArray, graph: Graph, place: IntArray) -> int:

@@ -168,7 +168,7 @@ class Graph:
         """The weight of the lightest path from each node to the last."""
         distance = np.full(self.levels[-1], np.inf)
         distance[self.last] = 0.0
-        order, spans = self._by_tail
+        order, spans = self.by_tail
         head, weight = self.head[order], weight[order]
         for span, groups, nodes in reversed(spans):
             values = distance[head[span]] + weight[span]
@@ -203,7 +203,8 @@ class Graph:
         return _spans(self.head, self.levels)
 
     @functools.cached_property
-    def _by_tail(self) -> tuple[IntArray, list[tuple[slice, IntArray, IntArray]]]:
+    def by_tail(self) -> tuple[IntArray, list[tuple[slice, IntArray, IntArray]]]:
+        """The arcs ordered by tail, and as ``spans`` where those out of each level are among them."""
         order = np.argsort(self.tail, kind="stable")
         return order, _spans(self.tail[order], self.levels)
 

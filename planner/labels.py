@@ -56,6 +56,7 @@ def lightest(
     *,
     order: Sequence[FloatArray] = (),
     tracked: IntArray | None = None,
+    anew: IntArray | None = None,
     beam: int | None = None,
     deadline: float = math.inf,
     most_labels: int = MOST_LABELS,
@@ -65,14 +66,16 @@ def lightest(
     Left out, all are. Of paths of the same weight (to a ten billionth) it is the least by the first of ``order``,
     which hold one number for every arc, then by the next. ``beam``: keep all limits, but only so many labels at
     each node, those with the best prospects, and compare them by the tracked resources: quick, and any path
-    found keeps the limits, but there may be better ones. ``deadline``: on the clock of ``time.perf_counter``.
+    found keeps the limits, but there may be better ones. ``anew``: tracked resources whose sums begin anew with each
+    hop, so only what one visit takes of them is limited. ``deadline``: on the clock of ``time.perf_counter``.
     """
     every = np.arange(len(problem.resources))
     compared = every if tracked is None else tracked
     checked = compared if beam is None else every
     walk = Walk(
-        problem, weight, most, bounds, checked, compared, order=order, beam=beam, most_labels=most_labels
-    )
+        problem, weight, most, bounds, checked, compared, order=order, beam=beam, anew=anew,
+        most_labels=most_labels,
+    )  # fmt: skip
     complete = walk.run(deadline)
     return Labelled(walk.best() if complete else None, walk.size, complete and not walk.cut, walk.used())
 
@@ -92,11 +95,11 @@ class Walk:
         order: Sequence[FloatArray] = (),
         beam: int | None = None,
         clip: bool = True,
-        fresh: BoolArray | None = None,
+        anew: IntArray | None = None,
         most_labels: int = MOST_LABELS,
     ) -> None:
-        """``fresh``: arcs behind which every sum begins anew. ``clip``: a sum that can no longer break its ceiling
-        counts as the most that cannot; not together with ``fresh``."""
+        """``anew``: resources whose sums begin anew with each hop. ``clip``: another sum that can no longer break its
+        ceiling counts as the most that cannot."""
         graph = problem.graph
         nodes, resources = int(graph.levels[-1]), len(problem.resources)
         self.graph, self.weight, self.most = graph, weight, most
@@ -104,16 +107,15 @@ class Walk:
         self.ceilings = np.full(resources, np.inf)
         self.ceilings[checked] = problem.ceilings[checked]
         self.rest, room = np.zeros((nodes, resources)), np.full((nodes, resources), -np.inf)
-        for place in checked:
-            if fresh is None:
-                self.rest[:, place] = graph.behind(self.loads[:, place])
-                room[:, place] = graph.behind(-self.loads[:, place])
+        for place in checked if anew is None else np.setdiff1d(checked, anew):
+            self.rest[:, place] = graph.behind(self.loads[:, place])
+            room[:, place] = graph.behind(-self.loads[:, place])
         # What a resource can still take at most: a label with more room than that has room enough.
         room[~np.isfinite(room)] = -_LARGEST
         self.enough = problem.ceilings + room - ROUNDING * np.abs(room) if clip else None
         self.behind = graph.behind(weight)
         self.bounds, self.compared, self.beam, self.cut = bounds, compared, beam, False
-        self.fresh, self.most_labels = fresh, most_labels
+        self.anew, self.most_labels = anew, most_labels
         self.passed = np.zeros(graph.arcs, dtype=bool)
         self.clock, self.clock_device = problem.clock, problem.clock_device
         devices = int(self.clock_device.max(initial=-1)) + 1
@@ -152,8 +154,8 @@ class Walk:
         keep = value + self.behind[head] <= self.most
         arcs, parents, head, value = arcs[keep], parents[keep], head[keep], value[keep]
         use = self.use[parents] + self.loads[arcs]
-        if self.fresh is not None:
-            use[self.fresh[arcs]] = 0.0
+        if self.anew is not None:
+            use[np.ix_(self.graph.hop[arcs] >= 0, self.anew)] = 0.0
         keep = (use + self.rest[head] <= self.ceilings).all(axis=1)
         for each in self.bounds:
             keep[keep] = each.least(head[keep], value[keep], use[keep]) <= self.most

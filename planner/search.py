@@ -5,7 +5,8 @@
                                   │      └──────── a plan: guess its weight ┘         │
                                   └──────────── none so light: guess more ────────────┘
 
-Where memory is limited, `branch.py` takes the place of beam and labels: bounds by visits, and branches.
+Where memory is limited, `branch.py` takes the place of beam and labels: bounds by visits, and branches;
+`branch_begin.py` finds the first plan.
 
 Each step only drops arcs that no path as light as the optimum needs. A path of at most the guessed weight uses
 only arcs whose Lagrangian bound is below the guess; where no such path keeps the limits, the guess itself is a
@@ -34,10 +35,14 @@ from planner.part import Part, Tried
 from planner.plan import Outcome
 from planner.problem import Problem, Resource
 from planner.solvers import NoAnswer
-from planner.visits import MEMORY
+from planner.tally import MEMORY, TIE
 
 # Upper bounds to try, by how much they exceed the lower bound; after them, the heaviest path there is.
 _GUESSES = (1e-6, 0.01, 0.02, 0.04, 0.06, 0.085, 0.115, 0.15, 0.2, 0.27, 0.36, 0.5, 0.75, 1.2, 3.0)
+# The same where memory is limited, as shares of the gap between the lower bound and the first plan.
+_BETWEEN = (0.5, 0.75)
+# What breaks ties: one search more for each.
+_TIES = 2
 # Relative difference up to which two prices of one plan, or two optima, are the same.
 AGREEMENT = 1e-6
 # Arcs of which CBC proves nothing in a minute.
@@ -84,7 +89,7 @@ class _Searching(Attempts):
         tried = self._guess()
         if tried is None:
             raise self._nothing(proven=True)
-        if tried.tied and not self.tie:
+        if tried.tied and self.ties < _TIES:
             return self._lightest_of_equals(tried)
         if not tried.labelled.complete:
             return self._unproven(tried)
@@ -110,12 +115,18 @@ class _Searching(Attempts):
             dual.improve(24)
             self.remember(whole, dual.best)
         self.lower = dual.bound
+        visits = any(resource.limit == MEMORY for resource in whole.problem.resources)
+        if visits:
+            whole, dual = self.begun(whole, dual)
         if whole.problem.resources and self.incumbent is None:
             self.first(whole, dual)
-        visits = any(resource.limit == MEMORY for resource in whole.problem.resources)
         attempt = self.branched if visits else self.tried
-        guesses = [(1 + guess) * dual.bound for guess in _GUESSES if dual.bound > 0]
+        guesses = [(1 + guess) * self.lower for guess in _GUESSES if self.lower > 0]
+        if visits and self.incumbent is not None:
+            guesses = [self.lower + share * (self.best() - self.lower) for share in _BETWEEN]
         for guess in [*guesses, self.heaviest]:
+            if visits and guess > self.best() * (1 - AGREEMENT):
+                guess = math.inf  # all that is as light as the best must be among what is looked at
             most = min(guess, self.best() * (1 + ROUNDING), self.heaviest)
             if most < self.lower:
                 continue
@@ -150,20 +161,21 @@ class _Searching(Attempts):
 
     def _lightest_of_equals(self, tried: Tried) -> Search:
         """Of the paths as light as the best, the one that is best by what breaks ties: a search of its own."""
-        best = self.best()
-        equals = self.problem.also(Resource("tie", "", "", best * (1 + ROUNDING)), self.weight)
-        further = _Searching(
-            equals, self.second, self.problem.graph.parts, self._left_s, self.solver, tie=True
-        )
+        best, part = self.best(), tried.part
+        equals = part.problem.also(Resource(TIE, "", "", best * (1 + ROUNDING)), part.weight)
+        parts = part.problem.graph.parts
+        second = self.second[part.arcs]
+        further = _Searching(equals, second, parts, self._left_s, self.solver, ties=self.ties + 1)
         try:
             found = further.run()
         except PlanningError:
             return self._unproven(tried)
         for name, seconds in further.phases.items():
             self.phases[name] += seconds
-        value = float(self.weight[found.arcs].sum())
+        chosen = part.arcs[found.arcs]
+        value = float(self.weight[chosen].sum())
         check = f"bounds meet it; of equals: {found.check}"
-        return Search(Outcome.OPTIMAL, found.arcs, min(self.lower, value), found.arcs_after, check)
+        return Search(Outcome.OPTIMAL, chosen, min(self.lower, value), found.arcs_after, check)
 
     def _unproven(self, tried: Tried) -> Search:
         """Where labels ran out: the best plan known, or CBC's, and what is known of the optimum."""

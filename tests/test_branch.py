@@ -6,7 +6,6 @@ need by themselves.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator
 
@@ -21,16 +20,18 @@ from strategies import Instance, instances
 from test_proof import OBJECTIVES, Asked, check_best, ranks
 
 import planner.branch
+import planner.branch_begin
 from planner.branch_node import Branch
 from planner.codec_table import CODECS
 from planner.errors import PlanningError
 from planner.graph import Graph, IntArray
+from planner.grid import Grid, GridAhead
 from planner.ilp import Answer, minimise
 from planner.limits import Limits
 from planner.pricing import priced
 from planner.problem import Problem
 from planner.solver import solve, weights_of
-from planner.visits import MEMORY, Ahead, Visits
+from planner.tally import MEMORY, Tally
 
 BESIDE = ((), ("max_energy_j",), ("max_latency_s",), ("once",), ("max_price",), ("max_period_s",))
 
@@ -40,6 +41,10 @@ def few_labels() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planner.branch, "_FEW_LABELS", 2)
         patch.setattr(planner.branch, "_BEAM", 1)
+        patch.setattr(planner.branch, "_TOO_MANY", 100)
+        patch.setattr(planner.branch, "_FEW_ARCS", 50)
+        patch.setattr(planner.branch_begin, "_COARSE", 4)
+        patch.setattr(planner.branch_begin, "_FINE", 16)
         yield
 
 
@@ -67,12 +72,12 @@ def test_branches_give_the_best_of_all(kinds: tuple[str, ...]) -> None:
     law()
 
 
-@given(instances(rich=True), st.sampled_from(OBJECTIVES), st.integers(0, 2**32))
-@settings(max_examples=20)
-def test_bounds_by_visits_hold(instance: Instance, objective: Asked, number: int) -> None:
-    """At any prices: the bound is below the optimum, and the optimum's arcs are within it."""
+@given(instances(rich=True), st.sampled_from(OBJECTIVES), st.integers(0, 2**32), st.sampled_from((1, 7, 64)))
+@settings(max_examples=40)
+def test_bounds_on_grids_hold(instance: Instance, objective: Asked, number: int, grain: int) -> None:
+    """At any prices, by visits and over whole paths: the bound is below the optimum, and the optimum is within it."""
     assume(instance.table.rows and len(everything(instance)) > 1)
-    limits = limited(instance, objective, ("max_energy_j",), number)
+    limits = limited(instance, objective, ("max_energy_j", "max_latency_s"), number)
     problem = _problem(instance, objective, limits)
     weight = problem.weight(weights_of(objective))
     answer = minimise(problem, weight)
@@ -81,11 +86,61 @@ def test_bounds_by_visits_hold(instance: Instance, objective: Asked, number: int
     best, numbers = float(weight[answer.arcs].sum()), np.random.default_rng(number)
     scale = np.where(problem.ceilings > 0, problem.ceilings, 1.0)
     prices = numbers.exponential(best, scale.size) * numbers.integers(0, 2, scale.size) / scale
-    visits, most = Visits.of(problem), best * (1 + 1e-9) + 1e-12
-    ahead = visits.ahead(weight, prices, most, math.inf)
-    assert ahead is not None, "a bound is above the optimum"
-    assert ahead.value <= most
-    assert visits.within(weight, ahead, most, math.inf)[answer.arcs].all()
+    most = best * (1 + 1e-9) + 1e-12
+    path = answer.arcs[np.argsort(problem.graph.tail[answer.arcs])]
+    totals = [Tally.total(problem, place) for place in range(len(problem.resources))]
+    for tally in (Tally.visits(problem), *(each for each in totals if each)):
+        bundles = np.flatnonzero(problem.graph.way >= 0)
+        rises = (tally.potential[problem.graph.head] - tally.potential[problem.graph.tail])[bundles]
+        assert (rises >= 0).all()
+        assert (rises <= tally.share[bundles] * (1 + 1e-9) + 1e-9).all(), (rises - tally.share[bundles]).max()
+        grid = Grid.of(tally, grain)
+        found = grid.ahead(weight, prices)
+        assert found is not None, "a bound is above the optimum"
+        assert found.value <= most
+        through = grid.through(weight, found)
+        assert (through[path] <= most).all()
+        assert through.min() == pytest.approx(found.value, rel=1e-9, abs=most - best)
+        assert through[found.path].max() == pytest.approx(found.value, rel=1e-9, abs=most - best)
+        use = np.cumsum(problem.loads[:, path].toarray().T, axis=0)
+        least = found.least(problem.graph.head[path], np.cumsum(weight[path]), use)
+        assert (least <= most).all()
+
+
+@given(instances(rich=True), st.sampled_from(OBJECTIVES), st.integers(0, 2**32))
+@settings(max_examples=20)
+def test_finer_grids_reach_the_visits_themselves(instance: Instance, objective: Asked, number: int) -> None:
+    """Without prices a fine grid's path keeps each visit's ceiling but for what so many roundings hide."""
+    assume(instance.table.rows and len(everything(instance)) > 1)
+    problem = _problem(instance, objective, limited(instance, objective, (), number))
+    tally = Tally.visits(problem)
+    found = Grid.of(tally, 1024).ahead(
+        problem.weight(weights_of(objective)), np.zeros(len(problem.resources))
+    )
+    assume(found is not None)
+    assert found is not None
+    assert max(_visits(tally, found.path)) <= 1 + (found.path.size + 1) / 1024
+
+
+@given(instances(rich=True), st.sampled_from(OBJECTIVES), st.integers(0, 2**32))
+@settings(max_examples=20)
+def test_visits_rounded_up_keep_their_ceilings(instance: Instance, objective: Asked, number: int) -> None:
+    assume(instance.table.rows and len(everything(instance)) > 1)
+    problem = _problem(instance, objective, limited(instance, objective, (), number))
+    tally = Tally.visits(problem)
+    prices = np.zeros(len(problem.resources))
+    found = Grid.of(tally, 32, up=True).ahead(problem.weight(weights_of(objective)), prices)
+    assume(found is not None)
+    assert found is not None
+    assert max(_visits(tally, found.path)) <= 1 + 1e-9
+
+
+def _visits(tally: Tally, path: IntArray) -> list[float]:
+    """What is taken of a device's memory along a path, anew with each hop."""
+    taken = [0.0]
+    for arc in path.tolist():
+        taken.append(0.0 if tally.fresh[arc] else taken[-1] + tally.share[arc])
+    return taken
 
 
 @pytest.fixture
@@ -105,8 +160,8 @@ def test_a_bound_that_is_too_high_loses_the_optimum(
     """The mutation: a device counted as fuller than it is. So the laws above can fail."""
     instance, limits = binding
     assert check_best(instance, "latency", limits)
-    honest = Ahead.least
-    monkeypatch.setattr(Ahead, "least", lambda *given: honest(*given) * 1.05)
+    honest = GridAhead.least
+    monkeypatch.setattr(GridAhead, "least", lambda *given: honest(*given) * 1.05)
     with pytest.raises((AssertionError, PlanningError)):  # another plan, or none
         check_best(instance, "latency", limits)
 
