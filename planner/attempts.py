@@ -68,7 +68,7 @@ class Attempts:
 
     def begun(self, whole: Part, dual: Dual) -> tuple[Part, Dual]:
         """The same where memory is limited, with a bound by visits; what may be lighter is left."""
-        for most in (1.3 * self.lower, 2 * self.lower, self.heaviest):
+        for most in (1.3 * self.lower, self.heaviest):
             most = min(most, self.best() * (1 + ROUNDING), self.heaviest)
             part = whole.kept(dual.within(most))
             tree = self._tree(part, most, dual.prices)

@@ -37,8 +37,8 @@ _BEAM = 12
 _FEW_LABELS = 30_000
 # Rounds of prices between two fixings, and the share of arcs that must go for another.
 _ROUNDS, _WORTH = 6, 0.3
-# Arcs beyond which labels are too many.
-_TOO_MANY = 12_000
+# Arcs beyond which labels are too many, to begin with, and by how much fewer it must be after a failure.
+_TOO_MANY, _FEWER = 40_000, 0.5
 # Arcs up to which bounds on other sums are not rounded.
 _FEW_ARCS = 20_000
 
@@ -68,7 +68,7 @@ class Branching(Begun):
         super().__init__(part, most, prices, deadline, known)
         self.order = order
         self.leaf: _Leaf | None = None
-        self.branches, self.labels = 0, 0
+        self.branches, self.labels, self.too_many = 0, 0, _TOO_MANY
         resources = self.problem.resources
         self.memories = np.flatnonzero([each.limit == MEMORY for each in resources]).astype(np.int64)
         self.totals: IntArray = np.zeros(0, dtype=np.int64)
@@ -131,8 +131,10 @@ class Branching(Begun):
                 if not branch.arcs.size:
                     return []
                 bounds += [stairs] if stairs else []
-            if branch.arcs.size <= _TOO_MANY and self._decided(branch, visits, bounds, _FEW_LABELS):
-                return []
+            if branch.arcs.size <= self.too_many:
+                if self._decided(branch, visits, bounds, _FEW_LABELS):
+                    return []
+                self.too_many = min(self.too_many, int(_FEWER * branch.arcs.size))
         except ExhaustedError:
             if time.perf_counter() > self.deadline:
                 raise

@@ -33,9 +33,7 @@ _FINER = 4
 # Rounds of prices to begin with.
 _FIRST_ROUNDS = 14
 # Where a first plan is looked for: among how many arcs, with how many labels at each node, and beyond which gap.
-_PLANS = (
-    (50_000, 3, 0.0), (150_000, 3, 0.06), (500_000, 3, math.inf), (500_000, 40, math.inf), (50_000, 12, 0.02),
-)  # fmt: skip
+_PLANS = ((50_000, 3, 0.0), (150_000, 3, 0.04), (500_000, 3, math.inf), (50_000, 12, 0.02))
 
 
 class ExhaustedError(Exception):
@@ -133,17 +131,20 @@ class Begun:
 
     def _plan(self, bound: float, through: FloatArray) -> None:
         """A plan, and perhaps a better one, among the arcs that look best. Raises ``ExhaustedError``."""
+        last = 0
         for arcs, beam, good in _PLANS:
-            if self.value > bound + good * abs(bound) or math.isinf(self.value):
-                self._near(through, arcs, beam)
+            some = min(arcs, int((through <= self.most).sum()))
+            found = math.isfinite(self.value)
+            if (found and self.value > bound + good * abs(bound)) or (not found and some > last):
+                self._near(through, some, beam)
+            last = some
 
     def _near(self, through: FloatArray, arcs: int, beam: int) -> None:
         """A plan by visits rounded up, among so many arcs and with so many labels at a node. Raises
         ``ExhaustedError``."""
-        some = min(arcs, through.size) - 1
-        near = np.flatnonzero(through <= min(np.partition(through, some)[some], self.most))
-        if not near.size:
+        if not arcs:
             return
+        near = np.flatnonzero(through <= np.partition(through, arcs - 1)[arcs - 1])
         branch = Branch(near, self.root.prices, -math.inf)
         tally = self.among(near)
         guide = self.priced(branch, Grid.of(tally, grain(near.size), up=True), _FIRST_ROUNDS, math.inf)
