@@ -38,7 +38,7 @@ _FEW_LABELS = 30_000
 # Rounds of prices between two fixings, and the share of arcs that must go for another.
 _ROUNDS, _WORTH = 6, 0.3
 # Arcs beyond which labels are too many, to begin with, and by how much fewer it must be after a failure.
-_TOO_MANY, _FEWER = 40_000, 0.5
+_TOO_MANY, _FEWER = 30_000, 0.75
 # Arcs up to which bounds on other sums are not rounded.
 _FEW_ARCS = 20_000
 
