@@ -12,9 +12,9 @@ Synthetic tables (`instances.py`) of layers/devices/variants; 200/8/12 has about
 
 Each budget lies between the least possible and the value at the optimum without limits, at a share of 0.15 to
 0.85 that is drawn per seed. Timed: the graph, its limits and the search; not the table. Each run is a process of
-its own, and its peak memory is that process's (the solver's is told with the memory of the process that starts it,
-and is small: it sees what is left). Limits, on two processors: without memory limits
-a median of 2 s and at worst 10 s (0.5 s and 3 s at 64/8/12); with them a proof within 30 s on 16 seeds of 20, and a
+its own, and its peak memory is that process's; the solver's, which gets the arcs that are left, is not in it, for
+Linux tells it with the memory of the process that starts it. Limits, on two processors: without memory limits a
+median of 2 s and at worst 10 s (0.5 s and 3 s at 64/8/12); with them a proof within 30 s on 16 seeds of 20, and a
 gap of at most 5 % on the others; 2 GB.
 """
 

@@ -68,7 +68,7 @@ class Branching(Begun):
         super().__init__(part, most, prices, deadline, known)
         self.order = order
         self.leaf: _Leaf | None = None
-        self.branches, self.labels, self.too_many = 0, 0, _TOO_MANY
+        self.labels, self.too_many = 0, _TOO_MANY
         resources = self.problem.resources
         self.memories = np.flatnonzero([each.limit == MEMORY for each in resources]).astype(np.int64)
         self.totals: IntArray = np.zeros(0, dtype=np.int64)
@@ -119,7 +119,6 @@ class Branching(Begun):
 
     def _explored(self, branch: Branch) -> list[Branch]:
         """What is left to look at of a branch. Raises ``ExhaustedError`` where time ran out."""
-        self.branches += 1
         visits = self.among(branch.arcs)
         try:
             settled = self._settled(branch, visits)

@@ -1,6 +1,6 @@
-"""A branch begins with bounds on grids: prices for all its arcs, and a first plan for the whole search.
+"""The branches begin with bounds on grids: prices for all arcs, and a first plan for the whole search.
 
-    all arcs ──> prices on a coarse grid ──> a plan near that bound ──> prices on a fine grid ──> arcs that are left
+    all arcs ──> prices on a coarse grid ──> a plan near that bound ──> arcs that are left
 
 The plan is looked for by visits rounded up, which keep their ceilings, with prices of its own for the other limits.
 """

@@ -107,32 +107,22 @@ def test_bounds_on_grids_hold(instance: Instance, objective: Asked, number: int,
         assert (least <= most).all()
 
 
-@given(instances(rich=True), st.sampled_from(OBJECTIVES), st.integers(0, 2**32))
-@settings(max_examples=20)
-def test_finer_grids_reach_the_visits_themselves(instance: Instance, objective: Asked, number: int) -> None:
-    """Without prices a fine grid's path keeps each visit's ceiling but for what so many roundings hide."""
-    assume(instance.table.rows and len(everything(instance)) > 1)
-    problem = _problem(instance, objective, limited(instance, objective, (), number))
-    tally = Tally.visits(problem)
-    found = Grid.of(tally, 1024).ahead(
-        problem.weight(weights_of(objective)), np.zeros(len(problem.resources))
-    )
-    assume(found is not None)
-    assert found is not None
-    assert max(_visits(tally, found.path)) <= 1 + (found.path.size + 1) / 1024
+@pytest.mark.parametrize(("sizes", "up"), [(1024, False), (32, True)])
+def test_the_visits_of_a_path_on_a_grid_keep_their_ceilings(sizes: int, up: bool) -> None:
+    """Without prices: rounded up each of them, rounded down but for what so many roundings hide."""
 
+    @settings(max_examples=20)
+    @given(instances(rich=True), st.sampled_from(OBJECTIVES), st.integers(0, 2**32))
+    def law(instance: Instance, objective: Asked, number: int) -> None:
+        assume(instance.table.rows and len(everything(instance)) > 1)
+        problem = _problem(instance, objective, limited(instance, objective, (), number))
+        tally, prices = Tally.visits(problem), np.zeros(len(problem.resources))
+        found = Grid.of(tally, sizes, up=up).ahead(problem.weight(weights_of(objective)), prices)
+        assume(found is not None)
+        hidden = 0.0 if up else (found.path.size + 1) / sizes
+        assert max(_visits(tally, found.path)) <= 1 + hidden + 1e-9
 
-@given(instances(rich=True), st.sampled_from(OBJECTIVES), st.integers(0, 2**32))
-@settings(max_examples=20)
-def test_visits_rounded_up_keep_their_ceilings(instance: Instance, objective: Asked, number: int) -> None:
-    assume(instance.table.rows and len(everything(instance)) > 1)
-    problem = _problem(instance, objective, limited(instance, objective, (), number))
-    tally = Tally.visits(problem)
-    prices = np.zeros(len(problem.resources))
-    found = Grid.of(tally, 32, up=True).ahead(problem.weight(weights_of(objective)), prices)
-    assume(found is not None)
-    assert found is not None
-    assert max(_visits(tally, found.path)) <= 1 + 1e-9
+    law()
 
 
 def _visits(tally: Tally, path: IntArray) -> list[float]:
